@@ -1,0 +1,1 @@
+"""A stand-in for the Greengrass nucleus on one's own machine."""
