@@ -1,0 +1,1 @@
+"""A model directory: its manifest, its checks, and the booster that scores."""
