@@ -151,8 +151,7 @@ def sha256(data: bytes) -> str:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    # A patch release changes no format: 3.2.1 reads as 3.2.
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def _read_booster(directory: Path, manifest: Manifest) -> bytes:

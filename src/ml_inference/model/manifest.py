@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_FEATURES = 2_000
@@ -94,7 +94,9 @@ class BoosterFile(_Strict):
     @classmethod
     def _format(cls, value: str) -> str:
         if not value.endswith((".ubj", ".json")) or value == MANIFEST_FILE:
-            raise ValueError("a booster file ends in .ubj or .json (pickles and the old binary format are never loaded)")
+            raise ValueError(
+                "a booster file ends in .ubj or .json (pickles and the old binary format are never loaded)"
+            )
         return value
 
 
@@ -207,7 +209,9 @@ def parse_manifest(data: bytes | str) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()]
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()
+        ]
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - enough to act on
         raise ModelError(f"manifest: {'; '.join(problems[:5])}{more}") from error
 

@@ -1,0 +1,66 @@
+"""The command line: finds the command, gives it its arguments, turns what goes wrong into one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+
+from ml_inference import __version__
+
+COMMANDS = {
+    "run": "the component; what the recipe starts",
+    "verify": "check a model directory",
+    "train": "train, evaluate and write a model directory and a report",
+    "package": "make a model directory from a booster file or a SageMaker archive",
+    "score": "score a CSV or JSON-lines file without Greengrass",
+    "sign": "sign a model directory, or make a key pair",
+    "simulate": "six-sensor telemetry to a file, standard output or IPC",
+    "demo": "the whole line on this machine, with a live view",
+    "schema": "JSON Schema of every message and of the configuration",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; None for this process's.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failure that was explained, 2 for wrong arguments.
+    """
+    # OpenMP's idle threads spin; it reads this once, when XGBoost is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="ml-inference", description="Machine learning at the edge on AWS IoT Greengrass V2."
+    )
+    parser.add_argument("--version", action="version", version=f"ml-inference {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        if not _is_here(name):
+            continue
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:
+            try:
+                module = importlib.import_module(f"ml_inference.cli.{name}")
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name.startswith("ml_inference"):
+                    raise
+                print(f"ml-inference {name}: needs {error.name}: pip install 'ml-inference[all]'", file=sys.stderr)
+                return 1
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code
+
+
+def _is_here(name: str) -> bool:
+    """Whether the command's module is installed: the artifact on a device leaves the developer's commands out."""
+    return importlib.util.find_spec(f"ml_inference.cli.{name}") is not None
