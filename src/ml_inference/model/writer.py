@@ -1,0 +1,253 @@
+"""Writes a model directory: what training and packaging have in common.
+
+A directory appears whole or not at all, and only after the loader that a device uses has accepted it. It runs on a
+developer's machine and needs nothing that a device does not have. It gives the booster's bytes to XGBoost in this process,
+so they must never be a stranger's: a damaged booster can crash whoever loads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+from pydantic import ValidationError
+
+from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
+from ml_inference.model.manifest import (
+    MANIFEST_FILE,
+    BoosterFile,
+    Feature,
+    Golden,
+    Histogram,
+    Manifest,
+    ModelError,
+    dump_manifest,
+)
+from ml_inference.model.scorer import Scorer
+
+FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+HISTOGRAM_BINS = 20
+"""Twenty bins of 5 % each: fine enough for a drift of half a standard deviation, coarse enough for some hundred readings."""
+GOLDEN_READINGS = 20
+
+_CANDIDATES = 128
+_MAX_PAIRS = 2_000
+_VISIBLE = 1e-4
+"""Ten times the tolerance of the golden check."""
+_OWN_SUFFIXES = frozenset({".json", ".ubj", ".html", ".sig"})
+
+
+def write_model(
+    directory: Path,
+    *,
+    booster: bytes,
+    name: str,
+    version: str,
+    features: Sequence[Feature],
+    rows: FloatMatrix,
+    booster_file: str = "booster.ubj",
+    threshold: float | None = None,
+    classes: Sequence[str] | None = None,
+    normal_class: int | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    source: str = "",
+    created: datetime | None = None,
+) -> Manifest:
+    """Write a model directory and load it as a device would.
+
+    The golden readings are chosen from `rows` (`choose_golden_rows`) and scored by a fresh booster made from `booster`.
+    Objective and xgboost version are the booster's own.
+
+    Args:
+        directory: Where to; a model directory that is there already is replaced as a whole.
+        booster: Content of the booster file, `.ubj` or `.json`, byte for byte as it is to be written.
+        name: Of the model.
+        version: Of the model.
+        features: In the booster's column order; see `with_histograms`.
+        rows: Shape (n, f), readings in the features' order and units; rows with NaN or infinity are not used.
+        booster_file: Plain file name that fits the format of `booster`.
+        threshold: See `Manifest`.
+        classes: See `Manifest`.
+        normal_class: See `Manifest`.
+        metrics: Figures on held-out data, as JSON can hold them.
+        source: Where the model comes from, for people.
+        created: With a time zone; now, where it is left out.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ModelError: The model would be refused by a device, or `directory` holds something else than a model.
+    """
+    _refuse_foreign(directory)
+    written_by = booster_version(booster)
+    if written_by:
+        refuse_newer(written_by, "booster")
+    parsed = parse_booster(booster)
+    scorer = Scorer(parsed, len(features))
+    if parsed.num_features() != len(features):
+        raise ModelError(f"features: the booster has {parsed.num_features()}, {len(features)} are named")
+    moment = (created or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    try:
+        manifest = Manifest(
+            name=name,
+            version=version,
+            created=moment.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            objective=json.loads(parsed.save_config())["learner"]["objective"]["name"],
+            booster=BoosterFile(file=booster_file, sha256=sha256(booster)),
+            xgboost_version=written_by or xgboost.__version__,
+            features=list(features),
+            threshold=threshold,
+            classes=None if classes is None else list(classes),
+            normal_class=normal_class,
+            metrics=dict(metrics or {}),
+            golden=_golden(scorer, features, choose_golden_rows(scorer, rows)),
+            source=source,
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5]
+        )
+        raise ModelError(f"manifest: {problems}") from error
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the rename stays within one file system.
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as workshop:
+        fresh = Path(workshop) / "new"
+        fresh.mkdir()
+        (fresh / booster_file).write_bytes(booster)
+        (fresh / MANIFEST_FILE).write_text(dump_manifest(manifest), encoding="utf-8")
+        load_model(fresh)
+        if directory.exists():
+            directory.rename(Path(workshop) / "old")
+        fresh.rename(directory)
+        shutil.rmtree(Path(workshop) / "old", ignore_errors=True)
+    return manifest
+
+
+def with_histograms(features: Iterable[Feature], matrix: FloatMatrix) -> list[Feature]:
+    """The features with the distribution of their training data.
+
+    Args:
+        features: f features in the order of the columns.
+        matrix: Shape (n, f), finite, in the features' units; n at least 1.
+    """
+    return [
+        feature.model_copy(update={"histogram": histogram(matrix[:, column])})
+        for column, feature in enumerate(features)
+    ]
+
+
+def histogram(values: npt.NDArray[np.floating[Any]]) -> Histogram:
+    """The distribution of one feature, in bins of about equal content.
+
+    Bins of equal content keep their power where a sensor's values crowd together and have a long tail. A feature of
+    few distinct values (a switch, a class of product) gets a bin for each, its value in the middle. A bin holds its
+    lower edge; the last one both.
+
+    Args:
+        values: Shape (n,), finite; n at least 1.
+    """
+    exact = values.astype(np.float64)
+    distinct = np.unique(exact)
+    if len(distinct) == 1:
+        # At least as wide as float32 can tell apart, or a reading of the same value could fall outside.
+        half = max(abs(float(distinct[0])) * 1e-3, 0.5)
+        edges = np.array([distinct[0] - half, distinct[0] + half])
+    elif len(distinct) <= HISTOGRAM_BINS:
+        middles = (distinct[1:] + distinct[:-1]) / 2
+        edges = np.concatenate(([2 * distinct[0] - middles[0]], middles, [2 * distinct[-1] - middles[-1]]))
+    else:
+        shares = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+        edges = np.unique(np.quantile(exact, shares))
+        if len(edges) <= HISTOGRAM_BINS // 2:
+            # One value holds most of the data: share out the distinct values, or all others would fall into one bin.
+            edges = np.unique(np.quantile(distinct, shares))
+    counts, _ = np.histogram(exact, bins=edges)
+    return Histogram(edges=edges.tolist(), counts=counts.tolist())
+
+
+def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_READINGS) -> FloatMatrix:
+    """Choose readings that notice a wrong model: over the whole range of scores, and such that a swap shows.
+
+    Where exchanging two features changes no chosen reading's score, a reading is added that it does change, if there is
+    one: a booster without feature names has no other guard against two swapped features.
+
+    Args:
+        scorer: The booster.
+        rows: Shape (n, f).
+        count: How many for the range of scores; all rows, where there are not more.
+
+    Returns:
+        Shape (m, f).
+
+    Raises:
+        ModelError: No row is finite.
+    """
+    finite = rows[np.isfinite(rows).all(axis=1)]
+    if len(finite) == 0:
+        raise ModelError("golden: there is no reading to score (every row holds NaN or infinity, or there is none)")
+    candidates = finite[_spread(_scores(scorer, finite), _CANDIDATES)]
+    scores = _scores(scorer, candidates)
+    chosen = _spread(scores, count)
+    features = rows.shape[1]
+    # Neighbours first: with very many features not every pair can be tried, and neighbours are swapped more often.
+    pairs = sorted(itertools.combinations(range(features), 2), key=lambda pair: pair[1] - pair[0])[:_MAX_PAIRS]
+    for left, right in pairs:
+        swapped = candidates.copy()
+        swapped[:, [left, right]] = candidates[:, [right, left]]
+        change = np.abs(_scores(scorer, swapped) - scores).max(axis=1)
+        best = int(change.argmax())
+        if change[best] > _VISIBLE and change[chosen].max() <= _VISIBLE:
+            chosen.append(best)
+    return candidates[chosen]
+
+
+def _spread(scores: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Positions of rows that cover the range of each output, at evenly spaced ranks."""
+    if len(scores) <= count:
+        return list(range(len(scores)))
+    outputs = scores.shape[1]
+    ranks = np.linspace(0, len(scores) - 1, max(2, count // outputs)).round().astype(int)
+    taken = {int(row) for output in range(outputs) for row in np.argsort(scores[:, output], kind="stable")[ranks]}
+    return sorted(taken)
+
+
+def _scores(scorer: Scorer, rows: FloatMatrix) -> npt.NDArray[np.float64]:
+    """Shape (n, outputs)."""
+    scores = np.array(scorer.score(rows.astype(np.float32)), dtype=np.float64)
+    return scores.reshape(len(rows), -1)
+
+
+def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix) -> list[Golden]:
+    golden = []
+    for row in rows:
+        # float(str()) of a float32 is the short number that people recognise (69.71), and the same float32 again.
+        values = [float(str(value)) for value in row]
+        (score,) = scorer.score([values])
+        reading = {feature.name: value for feature, value in zip(features, values, strict=True)}
+        golden.append(Golden(reading=reading, score=score))
+    return golden
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A mistyped target must not cost a directory of something else."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ModelError(f"directory: {directory} is a file")
+    held = list(directory.iterdir())
+    foreign = sorted(path.name for path in held if not path.is_file() or path.suffix not in _OWN_SUFFIXES)
+    if foreign or (held and not (directory / MANIFEST_FILE).is_file()):
+        raise ModelError(
+            f"directory: {directory} holds something else than a model ({(foreign or ['no manifest'])[0]})"
+        )
