@@ -89,6 +89,7 @@ def write_model(
     Raises:
         ModelError: The model would be refused by a device, or `directory` holds something else than a model.
     """
+    directory = directory.resolve()
     _refuse_foreign(directory)
     written_by = booster_version(booster)
     if written_by:
@@ -205,7 +206,8 @@ def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_RE
     for left, right in pairs:
         swapped = candidates.copy()
         swapped[:, [left, right]] = candidates[:, [right, left]]
-        change = np.abs(_scores(scorer, swapped) - scores).max(axis=1)
+        # Relative where scores are beyond 1, as `scores_agree` compares.
+        change = (np.abs(_scores(scorer, swapped) - scores) / np.maximum(1.0, np.abs(scores))).max(axis=1)
         best = int(change.argmax())
         if change[best] > _VISIBLE and change[chosen].max() <= _VISIBLE:
             chosen.append(best)
