@@ -435,7 +435,9 @@ def dump(message: JsonObject) -> bytes:
     return to_json(message)
 
 
-def split(items: Sequence[JsonObject], frame: Callable[[list[JsonObject]], JsonObject], limit: int) -> list[bytes]:
+def split(
+    items: Sequence[JsonObject], frame: Callable[[list[JsonObject]], JsonObject], limit: int
+) -> list[tuple[int, bytes]]:
     """Pack items into as few messages as fit the limit, in order.
 
     Args:
@@ -444,23 +446,27 @@ def split(items: Sequence[JsonObject], frame: Callable[[list[JsonObject]], JsonO
         limit: Largest message in bytes.
 
     Returns:
-        Messages; where there are several each has `part` (from 1) and `parts`.
+        For each message how many items it holds, and its bytes; where there are several each has `part` (from 1) and
+        `parts`.
     """
-    # Room for `,"part":9999,"parts":9999`, which only several messages have.
-    room = limit - len(dump(frame([]))) - 26
-    whole = dump(frame(list(items)))
-    if len(whole) <= limit:
-        return [whole]
-    groups: list[list[JsonObject]] = []
-    used = room + 1
-    for item in items:
-        size = len(dump(item)) + 1
-        if used + size > room:
+    encoded = [dump(item) for item in items]
+    # Brackets and commas are in the frame's and the items' own size; `,"part":9999,"parts":9999` needs 26 bytes more.
+    room = limit - len(dump(frame([])))
+    if sum(map(len, encoded)) + len(encoded) <= room:
+        return [(len(items), dump(frame(list(items))))]
+    groups: list[list[JsonObject]] = [[]]
+    used = 0
+    for item, raw in zip(items, encoded, strict=True):
+        size = len(raw) + 1
+        if groups[-1] and used + size > room - 26:
             groups.append([])
             used = 0
         groups[-1].append(item)
         used += size
-    return [dump(frame(group) | {"part": part, "parts": len(groups)}) for part, group in enumerate(groups, start=1)]
+    return [
+        (len(group), dump(frame(group) | {"part": part, "parts": len(groups)}))
+        for part, group in enumerate(groups, start=1)
+    ]
 
 
 def payload_limit(topic: str) -> int:

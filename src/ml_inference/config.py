@@ -1,0 +1,210 @@
+"""The component's configuration: one pydantic model, with the same defaults as the recipe.
+
+It reads leniently what the runtimes deliver (nucleus lite turns every value of a local deployment into a string) and
+judges strictly what it means. It never falls back to a default for a value that is wrong: the caller keeps the
+configuration that was in force, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_pascal
+
+from ml_inference.pipeline import Judgement
+
+MAX_TOPIC_BYTES = 256
+MAX_CLOUD_TOPIC_SLASHES = 7
+"""AWS IoT Core allows 256 bytes and 7 slashes in a topic."""
+
+_FOREIGN_KEYS = frozenset({"accessControl"})
+"""Keys of the component's configuration that the nucleus reads, not the component."""
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be put in force; the message names each key and the rule it breaks."""
+
+
+def _lenient(value: Any) -> Any:
+    """What a string stands for, where it holds a number, a boolean, null or a list."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    # JSON of a Greengrass configuration does not tell 7.0 from 7.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _publish_topic(topic: str) -> str:
+    if not topic or len(topic.encode()) > MAX_TOPIC_BYTES:
+        raise ValueError(f"must be 1 to {MAX_TOPIC_BYTES} bytes long")
+    plain = topic.replace("{thingName}", "x").replace("{equipmentId}", "x")
+    wrong = sorted({character for character in plain if character in "+#*{}" or not character.isprintable()})
+    if wrong:
+        raise ValueError(
+            f"must not hold {' '.join(map(repr, wrong))}; the only placeholders are {{thingName}} and {{equipmentId}}"
+        )
+    return topic
+
+
+def _cloud_topic(topic: str) -> str:
+    if topic.count("/") > MAX_CLOUD_TOPIC_SLASHES:
+        raise ValueError(f"AWS IoT Core allows at most {MAX_CLOUD_TOPIC_SLASHES} slashes")
+    return _publish_topic(topic)
+
+
+def _subscribe_filter(topic: str) -> str:
+    if not topic or len(topic.encode()) > MAX_TOPIC_BYTES:
+        raise ValueError(f"must be 1 to {MAX_TOPIC_BYTES} bytes long")
+    levels = topic.split("/")
+    if (
+        any(("+" in level and level != "+") or ("#" in level and level != "#") for level in levels)
+        or "#" in levels[:-1]
+    ):
+        raise ValueError("'+' must stand for a whole level and '#' for the last one")
+    wrong = sorted({character for character in topic if character in "*{}" or not character.isprintable()})
+    if wrong:
+        raise ValueError(f"must not hold {' '.join(map(repr, wrong))}")
+    return topic
+
+
+def _absolute(path: str) -> str:
+    if path and not Path(path).is_absolute():
+        raise ValueError('must be an absolute path, or ""')
+    return path
+
+
+PublishTopic = Annotated[str, AfterValidator(_publish_topic)]
+CloudTopic = Annotated[str, AfterValidator(_cloud_topic)]
+SubscribeFilter = Annotated[str, AfterValidator(_subscribe_filter)]
+Directory = Annotated[str, AfterValidator(_absolute)]
+Lenient = BeforeValidator(_lenient)
+
+
+class Configuration(BaseModel):
+    """What an engineer sets in a deployment. The keys in Greengrass are these names in PascalCase.
+
+    Attributes:
+        input_topic: Local topic filter of the readings; may hold `+` and `#`.
+        result_topic: Local topic of the results. This and the next three may hold `{thingName}` and `{equipmentId}`.
+        error_topic: Local topic of what was rejected.
+        health_topic: Local topic of the component's state.
+        cloud_topic: Topic in AWS IoT Core of the results.
+        cloud_publish: Which results go to the cloud: `all`, `abnormal`, `changes` (of a machine's state, and a heartbeat
+            each `health_interval_seconds`) or `none`.
+        cloud_qos: MQTT quality of service to the cloud, 1 or 0.
+        model_directory: Absolute path of a model directory; "" for the model in the artifact.
+        challenger: Absolute path of a second model that scores in silence; "" for none.
+        trusted_keys: Ed25519 public keys (base64); if there are any, a model must be signed by one of them.
+        threshold: Score from which a reading is abnormal; None for the manifest's.
+        debounce_readings: Readings in a row that change a machine's state.
+        explain_top_k: Features named with an abnormal result; 0 for none.
+        max_queue: Messages that wait to be scored before the oldest are dropped.
+        outbox_max_megabytes: Space on disk for results that wait for the cloud, in 10^6 bytes; 0 for none.
+        health_interval_seconds: Seconds between health messages.
+        log_level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_pascal, populate_by_name=True, extra="ignore", frozen=True, strict=True
+    )
+
+    input_topic: SubscribeFilter = "ml/inference/request"
+    result_topic: PublishTopic = "ml/inference/result"
+    error_topic: PublishTopic = "ml/inference/error"
+    health_topic: PublishTopic = "ml/inference/health"
+    cloud_topic: CloudTopic = "greengrass/ml/inference/{thingName}"
+    cloud_publish: Literal["all", "abnormal", "changes", "none"] = "all"
+    cloud_qos: Annotated[Literal[0, 1], Lenient] = 1
+    model_directory: Directory = ""
+    challenger: Directory = ""
+    trusted_keys: Annotated[list[str], Lenient] = Field(default_factory=list)
+    threshold: Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, Lenient] = None
+    debounce_readings: Annotated[int, Lenient, Field(ge=1, le=10_000)] = 1
+    explain_top_k: Annotated[int, Lenient, Field(ge=0, le=20)] = 3
+    max_queue: Annotated[int, Lenient, Field(ge=1, le=1_000_000)] = 10_000
+    outbox_max_megabytes: Annotated[int, Lenient, Field(ge=0, le=100_000)] = 64
+    health_interval_seconds: Annotated[float, Lenient, Field(ge=1, le=86_400)] = 60
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_loop(self) -> Configuration:
+        # A subscriber hears its own publishes, on nucleus lite whatever its receive mode.
+        for key, topic in (
+            ("ResultTopic", self.result_topic),
+            ("ErrorTopic", self.error_topic),
+            ("HealthTopic", self.health_topic),
+        ):
+            if filters_overlap(self.input_topic, topic):
+                raise ValueError(f"InputTopic {self.input_topic!r} would hear what goes to {key} {topic!r}: a loop")
+        return self
+
+    @property
+    def judgement(self) -> Judgement:
+        """The part that the pipeline needs."""
+        return Judgement(
+            threshold=self.threshold, debounce_readings=self.debounce_readings, explain_top_k=self.explain_top_k
+        )
+
+
+def filters_overlap(subscription: str, published: str) -> bool:
+    """Whether a subscription may hear a topic whose placeholders could become anything.
+
+    Args:
+        subscription: MQTT filter.
+        published: Topic that may hold `{thingName}` and `{equipmentId}`; they never add a level.
+    """
+    left, right = subscription.split("/"), published.split("/")
+    for position, level in enumerate(left):
+        if level == "#":
+            return len(right) >= position
+        if position >= len(right):
+            return False
+        if level != "+" and "{" not in right[position] and level != right[position]:
+            return False
+    return len(left) == len(right)
+
+
+def parse_configuration(tree: Mapping[str, Any]) -> Configuration:
+    """Read the component's configuration tree.
+
+    Args:
+        tree: As the nucleus gives it: PascalCase keys; `accessControl` is the nucleus's own. Unknown keys are logged as
+            warnings.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+    """
+    known = {field.alias for field in Configuration.model_fields.values()}
+    for key in sorted(set(tree) - known - _FOREIGN_KEYS):
+        logging.getLogger(__name__).warning("configuration: unknown key %r is ignored", key)
+    try:
+        return Configuration.model_validate({key: value for key, value in tree.items() if key in known})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'topics'}: {item['msg']} (got {item['input']!r:.80})"
+            if item["loc"]
+            else item["msg"]
+            for item in error.errors()
+        )
+        raise ConfigurationError(problems.replace("Value error, ", "")) from error

@@ -1,0 +1,73 @@
+"""The accounting of readings, which holds at every moment.
+
+    received = scored + rejected + dropped + queued
+
+A message counts as one reading until it is taken apart, a batch as its readings from then on. It never estimates: each
+change keeps both sides equal under one lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from threading import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Readings since the component started.
+
+    Attributes:
+        received: Taken from the input topic.
+        scored: Scored and handed on.
+        rejected: Refused with an error.
+        dropped: Given up unscored because the queue was full or the component had to stop.
+        queued: Waiting or being scored.
+    """
+
+    received: int = 0
+    scored: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    queued: int = 0
+
+    def as_message(self) -> dict[str, int]:
+        """As they stand in the health message."""
+        return asdict(self)
+
+
+class Counters:
+    """Counts that several threads change."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._received = self._scored = self._rejected = self._dropped = self._queued = 0
+
+    def arrived(self) -> None:
+        """A message was queued."""
+        with self._lock:
+            self._received += 1
+            self._queued += 1
+
+    def gave_up(self, messages: int = 1) -> None:
+        """Queued messages were dropped unscored."""
+        with self._lock:
+            self._queued -= messages
+            self._dropped += messages
+
+    def finished(self, *, scored: int, rejected: int) -> None:
+        """A queued message was processed.
+
+        Args:
+            scored: Its readings that were scored.
+            rejected: Its readings, or 1 for a message that could not be taken apart, that were not.
+        """
+        with self._lock:
+            self._received += scored + rejected - 1
+            self._queued -= 1
+            self._scored += scored
+            self._rejected += rejected
+
+    def snapshot(self) -> Counts:
+        """The counts at one moment."""
+        with self._lock:
+            return Counts(self._received, self._scored, self._rejected, self._dropped, self._queued)
