@@ -1,0 +1,9 @@
+"""Six-sensor telemetry of electric cylinders that wear, fail and are repaired; for a line without a line.
+
+Needs nothing but the standard library, except for publishing over Greengrass IPC.
+"""
+
+from sensor_simulator.faults import Fault
+from sensor_simulator.fleet import COLUMNS, LABEL, SENSORS, Fleet, Row
+
+__all__ = ["COLUMNS", "LABEL", "SENSORS", "Fault", "Fleet", "Row"]

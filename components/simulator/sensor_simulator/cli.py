@@ -1,0 +1,143 @@
+"""The command line: telemetry to a file, to standard output, or over Greengrass IPC as the component does.
+
+`add_arguments` and `run` let another command offer the same. A file is written as fast as possible, IPC runs by the clock. It must
+never print anything but telemetry to standard output.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from sensor_simulator.faults import Fault
+from sensor_simulator.fleet import COLUMNS, Row
+from sensor_simulator.messages import malformed
+from sensor_simulator.settings import Settings, SettingsError, parse, parse_value
+
+_log = logging.getLogger(__name__)
+
+_FILE_DEFAULTS = Settings(machines=8, accelerate=1.0)
+_FILE_SECONDS = 3600.0
+_EXIT_USAGE = 2  # argparse's own
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the simulator understands to a parser; hand what that gives to `run`.
+
+    Args:
+        parser: A parser or sub-parser.
+    """
+
+    def setting(flag: str, key: str, metavar: str, says: str) -> None:
+        parser.add_argument(flag, dest=key, type=_reader(key), metavar=metavar, help=says)
+
+    setting("--machines", "Machines", "N", "how many (default: 8; 4 over IPC)")
+    parser.add_argument("--seconds", type=_seconds, metavar="S", help="how long (default: 3600; no end over IPC)")
+    setting("--rate", "RateHz", "HZ", "readings a second for each machine (default: 1)")
+    setting("--seed", "Seed", "N", "the same seed tells the same story (default: 7)")
+    setting("--fault-rate", "FaultRate", "R", "faults that begin on a healthy machine a day of story (default: 0.15)")
+    setting("--fault", "Fault", "NAME", "only this one: " + ", ".join(fault.value for fault in Fault))
+    setting("--accelerate", "Accelerate", "X", "seconds of story a second (default: 1; 600 over IPC)")
+    setting("--bad-every", "BadEvery", "N", "every Nth message is malformed; not in CSV (default: 0, none)")
+    parser.add_argument("--format", choices=("csv", "jsonl"), help="of the file (default: csv)")
+    parser.add_argument("--out", metavar="FILE", help="file to write, - for standard output (the default)")
+    parser.add_argument(
+        "--ipc",
+        action="store_true",
+        help="publish in real time, as the component does; its configuration holds for what is not given here",
+    )
+    setting("--topic", "Topic", "T", "local topic to publish to (default: ml/inference/request)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks for.
+
+    Args:
+        arguments: What a parser prepared by `add_arguments` gave.
+
+    Returns:
+        The process's exit code: 0 when done or asked to stop, 1 when it cannot start, 2 for a wrong command line, 75 when
+        the IPC connection is lost.
+    """
+    given = {key: value for key, value in vars(arguments).items() if key[0].isupper() and value is not None}
+    wrong = _contradiction(arguments, given)
+    if wrong:
+        _log.error("%s", wrong)
+        return _EXIT_USAGE
+    if arguments.ipc:
+        from sensor_simulator.component import publish  # noqa: PLC0415 - only publishing needs the SDK
+
+        return publish(given, seconds=arguments.seconds)
+    settings = parse(given, _FILE_DEFAULTS)
+    rows = settings.fleet().rows(seconds=arguments.seconds or _FILE_SECONDS, step=1.0 / settings.rate_hz)
+    write = _write_jsonl if arguments.format == "jsonl" else _write_csv
+    if arguments.out in (None, "-"):
+        try:
+            write(rows, sys.stdout, settings.bad_every)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough; the interpreter's last flush must not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    with Path(arguments.out).open("w", encoding="utf-8", newline="") as file:
+        write(rows, file, settings.bad_every)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command ``python -m sensor_simulator``.
+
+    Args:
+        argv: Without the program's name; None for the process's own.
+    """
+    parser = argparse.ArgumentParser(prog="sensor_simulator", description=(__doc__ or "").partition("\n")[0])
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run(arguments)
+
+
+def _contradiction(arguments: argparse.Namespace, given: Mapping[str, Any]) -> str | None:
+    if arguments.ipc and (arguments.out or arguments.format):
+        return "--out and --format are for files, not for --ipc"
+    if not arguments.ipc and "Topic" in given:
+        return "--topic is for --ipc"
+    if not arguments.ipc and given.get("BadEvery") and arguments.format != "jsonl":
+        return "--bad-every needs --format jsonl or --ipc: CSV has no malformed messages"
+    return None
+
+
+def _write_csv(rows: Iterable[Row], file: TextIO, _bad_every: int) -> None:
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _write_jsonl(rows: Iterable[Row], file: TextIO, bad_every: int) -> None:
+    for number, row in enumerate(rows, start=1):
+        if bad_every and number % bad_every == 0:
+            file.write(malformed(row, number, number // bad_every - 1).decode() + "\n")
+        else:
+            file.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return seconds
+
+
+def _reader(key: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return parse_value(key, text)
+        except SettingsError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read

@@ -1,0 +1,103 @@
+"""From what happens to what the line reports: each sensor's gain, noise and resolution, and the two faults of the sensors.
+
+It must never change the machine: a sensor that lies leaves the other five telling the truth.
+"""
+
+import math
+
+from sensor_simulator.cylinder import Signals
+from sensor_simulator.faults import CALL_LIMIT, Episode, Fault
+from sensor_simulator.line import HOUR_S
+from sensor_simulator.randomness import stream
+
+# Standard deviation of one reading, as a share of it; of an RMS value it is 1 / (2 * sqrt(B * T)) (Bendat and Piersol, Random Data), which
+# is 3 % for an effective bandwidth of 46 Hz and six seconds. The strokes' energy sits at the low end of the sensor's 10 to 1000 Hz.
+_VELOCITY_NOISE = 0.03
+_TEMPERATURE_NOISE_K = 0.3
+_CURRENT_NOISE = 0.008
+_LOAD_NOISE = 0.010
+_ENCODER_NOISE = 0.006
+# The controller's registers hold hundredths in 16 bits; the temperature's is signed.
+_REGISTER_MAXIMUM = 655.35
+_TEMPERATURE_LIMITS = (-327.68, 327.67)
+# A stuck sensor's last word lies between these.
+_STANDSTILL = Signals(22.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+_ORDINARY = Signals(68.0, 90.0, 52.0, 107.0, 107.5, 25.9)
+# What comes through the floor reaches the spindle's direction less.
+_BURST_X_SHARE = 0.6
+
+
+class Instruments:
+    """The six sensors of one machine."""
+
+    def __init__(self, seed: int, machine: int) -> None:
+        """Mount the sensors: each a little off, and not the same on two machines.
+
+        Args:
+            seed: Of the whole story.
+            machine: Number of the machine.
+        """
+        mounting = stream(seed, machine, "mounting")
+        self._temperature_offset = mounting.gauss(0.0, 1.0)
+        self._z_gain = mounting.lognormvariate(0.0, 0.04)
+        self._x_gain = mounting.lognormvariate(0.0, 0.04)
+        self._current_gain = mounting.gauss(1.0, 0.008)
+        self._load_gain = mounting.gauss(1.0, 0.010)
+        self._noise = stream(seed, machine, "noise")
+        self._sticking = stream(seed, machine, "sticking")
+        self._stuck_episode = 0
+        self._stuck_sensor, self._stuck_value = 0, 0.0
+        self._bursts = stream(seed, machine, "bursts")
+        self._burst, self._burst_from_s, self._burst_until_s = 0.0, 0.0, 0.0
+
+    def read(self, truth: Signals, time_s: float, episode: Episode | None, degree: float) -> Signals:
+        """Take a reading.
+
+        Args:
+            truth: What perfect sensors would read.
+            time_s: Story time, in seconds; must not go back.
+            episode: What is under way on this machine.
+            degree: Of its fault now, 0 to 1.
+        """
+        gauss = self._noise.gauss
+        burst = self._burst_at(time_s)
+        values = [
+            truth.temperature + self._temperature_offset + gauss(0.0, _TEMPERATURE_NOISE_K),
+            math.hypot(truth.z_velocity, burst) * self._z_gain * gauss(1.0, _VELOCITY_NOISE),
+            math.hypot(truth.x_velocity, burst * _BURST_X_SHARE) * self._x_gain * gauss(1.0, _VELOCITY_NOISE),
+            truth.current * self._current_gain * gauss(1.0, _CURRENT_NOISE),
+            truth.load * self._load_gain * gauss(1.0, _LOAD_NOISE),
+            truth.encoder * gauss(1.0, _ENCODER_NOISE),
+        ]
+        if episode is not None and episode.fault is Fault.SLIPPING_ENCODER:
+            # The coupling slips on some strokes and holds on others: a mean loss, and much scatter around it.
+            values[5] *= 1.0 - min(1.0, max(0.0, degree * gauss(0.34, 0.12)))
+        elif episode is not None and episode.fault is Fault.STUCK_SENSOR:
+            self._stick(values, episode, degree)
+        return Signals(_register(values[0], *_TEMPERATURE_LIMITS), *(_register(value) for value in values[1:]))
+
+    def _stick(self, values: list[float], episode: Episode, degree: float) -> None:
+        """Let one sensor freeze, at first for a few readings, in the end for good.
+
+        Contacts fail while things start to move and warm up, so the last word lies between standstill and the ordinary value.
+        """
+        if self._stuck_episode != episode.number:
+            self._stuck_episode = episode.number
+            self._stuck_sensor = sensor = self._sticking.randrange(len(values))
+            share = self._sticking.uniform(0.1, 0.6)
+            self._stuck_value = _STANDSTILL[sensor] + share * (_ORDINARY[sensor] - _STANDSTILL[sensor])
+        # Where an engineer would call it, four readings of five are frozen.
+        if self._noise.random() < 0.8 * degree / CALL_LIMIT:
+            values[self._stuck_sensor] = self._stuck_value
+
+    def _burst_at(self, time_s: float) -> float:
+        """Vibration from outside, in mm/s RMS: a forklift, the press next door; for minutes, a few times a shift."""
+        while time_s >= self._burst_until_s:
+            self._burst_from_s = self._burst_until_s + self._bursts.expovariate(1.0 / (3.0 * HOUR_S))
+            self._burst_until_s = self._burst_from_s + self._bursts.uniform(60.0, 900.0)
+            self._burst = self._bursts.uniform(25.0, 80.0)
+        return self._burst if time_s >= self._burst_from_s else 0.0
+
+
+def _register(value: float, lowest: float = 0.0, highest: float = _REGISTER_MAXIMUM) -> float:
+    return round(min(highest, max(lowest, value)), 2)
