@@ -7,7 +7,7 @@ Nothing is allowed that no policy allows. The wildcards are the runtimes': `*` a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,17 +30,19 @@ def is_allowed(access_control: Any, service: str, operation: str, resource: str)
     if not isinstance(policies, Mapping):
         return False
     for policy in policies.values():
-        operations, resources = (policy.get("operations"), policy.get("resources")) if isinstance(policy, Mapping) else (None, None)
-        if not (_are_strings(operations) and _are_strings(resources)):
+        if not isinstance(policy, Mapping):
             continue
-        if operation in operations or "*" in operations:
-            if any(_covers(pattern, resource, mqtt=service == MQTT_PROXY) for pattern in resources):
-                return True
+        operations, resources = _strings(policy.get("operations")), _strings(policy.get("resources"))
+        if (operation in operations or "*" in operations) and any(
+            _covers(pattern, resource, mqtt=service == MQTT_PROXY) for pattern in resources
+        ):
+            return True
     return False
 
 
-def _are_strings(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) and all(isinstance(item, str) for item in value)
+def _strings(value: Any) -> list[str]:
+    """Returns a list of strings as it is; a policy that holds anything else allows nothing."""
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []
 
 
 def _covers(pattern: str, resource: str, *, mqtt: bool) -> bool:

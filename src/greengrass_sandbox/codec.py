@@ -22,7 +22,13 @@ OVERHEAD: Final = 16
 _PRELUDE: Final = struct.Struct(">II")
 _U32: Final = struct.Struct(">I")
 _U16: Final = struct.Struct(">H")
-_INTEGERS: Final = {2: struct.Struct(">b"), 3: struct.Struct(">h"), 4: struct.Struct(">i"), 5: struct.Struct(">q"), 8: struct.Struct(">q")}
+_INTEGERS: Final = {
+    2: struct.Struct(">b"),
+    3: struct.Struct(">h"),
+    4: struct.Struct(">i"),
+    5: struct.Struct(">q"),
+    8: struct.Struct(">q"),
+}
 _TRUE, _FALSE, _INT32, _INT64, _BYTES, _STRING, _UUID = 0, 1, 4, 5, 6, 7, 9
 
 

@@ -100,7 +100,7 @@ class Tap(Generic[_Item]):
         self._items.append(item)
         self._wake()
 
-    async def get(self, timeout: float | None = None) -> _Item:  # noqa: ASYNC109  a test needs a deadline at each read
+    async def get(self, timeout: float | None = None) -> _Item:
         """Returns the next item.
 
         Args:

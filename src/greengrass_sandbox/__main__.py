@@ -1,0 +1,256 @@
+"""The command `greengrass-sandbox`: a nucleus stand-in in the terminal, or as a process that another program drives.
+
+Everything that happens is a line on standard output, as text or (`--json`) as one JSON object; standard input takes verbs. Both are a public interface:
+`docs/sandbox.md` describes them, and a change there is a change for users. The command never ends without having ended its components.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from greengrass_sandbox.nucleus import DeploymentError, LogLine, Nucleus, StateChange
+from greengrass_sandbox.recipe import RecipeError, load_recipe, locate
+from greengrass_sandbox.topics import Message, Tap
+
+
+class _VerbError(Exception):
+    """A line of standard input that cannot be carried out."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        Its exit code: 0 after a clean stop, 1 if a deployment at the start failed.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with contextlib.ExitStack() as cleanup:
+        root = options.root or Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="greengrass-sandbox-")))
+        return asyncio.run(_Session(options, root).run())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="greengrass-sandbox", description="A stand-in for the Greengrass nucleus.")
+    parser.add_argument(
+        "--profile", choices=("lite", "classic"), default="lite", help="which runtime to be (default: lite)"
+    )
+    parser.add_argument("--root", type=Path, help="root folder that survives (default: a temporary one)")
+    parser.add_argument("--thing-name", default="sandbox-core")
+    parser.add_argument("--region", default="eu-central-1")
+    parser.add_argument(
+        "--deploy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUILD",
+        help="a greengrass-build folder, or a recipe",
+    )
+    parser.add_argument("--artifacts", type=Path, help="folder of artifacts for recipes given to --deploy")
+    parser.add_argument("--local", action="store_true", help="deploy as a local deployment")
+    parser.add_argument(
+        "--merge", action="append", default=[], metavar="NAME={JSON}", help="configuration to merge at deployment"
+    )
+    parser.add_argument("--watch", action="append", default=[], metavar="FILTER", help="print local messages")
+    parser.add_argument(
+        "--watch-cloud", action="append", default=[], metavar="FILTER", help="print messages that reach the cloud"
+    )
+    parser.add_argument("--logs", action="store_true", help="print what components write")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument(
+        "--log-level", default="WARNING", help="of the sandbox itself, to standard error (default: WARNING)"
+    )
+    return parser
+
+
+class _Session:
+    def __init__(self, options: argparse.Namespace, root: Path) -> None:
+        self._options = options
+        self._merges = _read_merges(options.merge)
+        self._nucleus = Nucleus(root, options.profile, thing_name=options.thing_name, region=options.region)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        async with self._nucleus as nucleus:
+            tasks = [
+                loop.create_task(self._print_messages("local", nucleus.watch(each))) for each in self._options.watch
+            ]
+            tasks += [
+                loop.create_task(self._print_messages("cloud", nucleus.iot_core.watch(each)))
+                for each in self._options.watch_cloud
+            ]
+            tasks.append(loop.create_task(self._print_events(nucleus.events())))
+            code = await self._until_stopped(loop)
+            await asyncio.gather(*(component.stop(5) for component in nucleus.components))
+        await asyncio.gather(*tasks)
+        return code
+
+    async def _until_stopped(self, loop: asyncio.AbstractEventLoop) -> int:
+        stopped = loop.create_task(self._stop.wait())
+        deployed = loop.create_task(self._deploy())
+        await asyncio.wait({stopped, deployed}, return_when=asyncio.FIRST_COMPLETED)
+        if not deployed.done():
+            deployed.cancel()
+            await asyncio.wait({deployed})
+            return 0
+        if not deployed.result():
+            stopped.cancel()
+            return 1
+        self._print(
+            "ready", profile=self._options.profile, root=str(self._nucleus.root), socket=str(self._nucleus.socket_path)
+        )
+        verbs = loop.create_task(self._obey(_lines_of_standard_input(loop)))
+        await stopped
+        verbs.cancel()
+        await asyncio.wait({verbs})
+        return 0
+
+    async def _deploy(self) -> bool:
+        try:
+            for source in self._options.deploy:
+                await self._deploy_one(source)
+        except DeploymentError as error:
+            self._print("error", message=f"{source}: {error}")
+            return False
+        return True
+
+    async def _deploy_one(self, source: Path) -> None:
+        try:
+            path, folder = locate(source)
+            name = load_recipe(path, self._nucleus.profile, local=self._options.local).name
+        except RecipeError as error:
+            raise DeploymentError(str(error)) from error
+        change = {"merge": self._merges.get(name, {})}
+        await self._nucleus.deploy(
+            path, folder or self._options.artifacts, configuration=change, local=self._options.local
+        )
+
+    async def _obey(self, lines: AsyncIterator[str]) -> None:
+        async for line in lines:
+            try:
+                await self._carry_out(line)
+            except (_VerbError, DeploymentError, KeyError, ValueError, RuntimeError) as error:
+                self._print("error", message=f"{line}: {error}")
+
+    async def _carry_out(self, line: str) -> None:
+        verb, _, rest = line.strip().partition(" ")
+        name, _, text = rest.strip().partition(" ")
+        nucleus = self._nucleus
+        if verb == "quit":
+            self._stop.set()
+        elif verb in ("stop", "start", "restart"):
+            component = nucleus.component(name)
+            await (
+                component.stop() if verb == "stop" else component.start() if verb == "start" else component.restart()
+            )
+        elif verb == "cloud" and name in ("offline", "online"):
+            nucleus.iot_core.online = name == "online"
+        elif verb == "publish":
+            await nucleus.publish(name, json.loads(text))
+        elif verb == "publish-cloud":
+            await nucleus.iot_core.publish(name, text.encode())
+        elif verb == "configure":
+            await nucleus.update_configuration(name, json.loads(text))
+        elif verb == "deploy":
+            await self._deploy_one(Path(rest.strip()))
+        elif verb:
+            raise _VerbError("no such verb")
+
+    async def _print_messages(self, event: str, tap: Tap[Message]) -> None:
+        async for message in tap:
+            self._print(
+                event,
+                time=message.time,
+                order=message.order,
+                topic=message.topic,
+                component=message.component,
+                kind=message.kind,
+                qos=message.qos,
+                **_payload(message),
+            )
+
+    async def _print_events(self, tap: Tap[StateChange | LogLine]) -> None:
+        async for event in tap:
+            if isinstance(event, StateChange):
+                self._print("state", time=event.time, component=event.component, state=event.state)
+            elif self._options.logs:
+                self._print("log", time=event.time, component=event.component, line=event.line)
+
+    def _print(self, event: str, **fields: Any) -> None:
+        fields = {"event": event, "time": time.time()} | fields
+        try:
+            print(json.dumps(fields, ensure_ascii=False) if self._options.json else _as_text(fields), flush=True)
+        except BrokenPipeError:
+            # Nobody reads any more: stop, and let no later flush fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._stop.set()
+
+
+def _payload(message: Message) -> dict[str, Any]:
+    try:
+        return {"payload": json.loads(message.payload)}
+    except ValueError:
+        return {"payload": base64.b64encode(message.payload).decode(), "encoding": "base64"}
+
+
+def _as_text(fields: Mapping[str, Any]) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(fields["time"]))
+    subject = fields.get("topic") or fields.get("component") or ""
+    said = fields.get("payload", fields.get("state", fields.get("line", fields.get("message", fields.get("socket")))))
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    return f"{clock} {fields['event']:<6} {subject} {text}".replace("  ", " ")
+
+
+def _read_merges(texts: Iterable[str]) -> dict[str, Any]:
+    merges = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            merges[name] = json.loads(value)
+        except ValueError as error:
+            raise SystemExit(f"greengrass-sandbox: --merge {name}: {error}") from None
+    return merges
+
+
+async def _lines_of_standard_input(loop: asyncio.AbstractEventLoop) -> AsyncIterator[str]:
+    """Yields lines; after the end of input it yields no more.
+
+    A thread reads, since the loop cannot wait for a regular file. It reads the descriptor itself: the interpreter cannot end while a thread
+    waits inside `sys.stdin`.
+    """
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def read() -> None:
+        rest = b""
+        with contextlib.suppress(RuntimeError, OSError):  # the loop is closed; the input is
+            while data := os.read(0, 65536):
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    loop.call_soon_threadsafe(lines.put_nowait, line.decode(errors="replace"))
+            loop.call_soon_threadsafe(lines.put_nowait, rest.decode(errors="replace") or None)
+            loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    threading.Thread(target=read, name="standard-input", daemon=True).start()
+    while (line := await lines.get()) is not None:
+        yield line
+
+
+if __name__ == "__main__":
+    sys.exit(main())

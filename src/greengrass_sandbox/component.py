@@ -1,0 +1,326 @@
+"""A deployed component: its lifecycle from installation to the end, driven by how its scripts end.
+
+The rules are the runtimes': an install that fails is tried again, a run that fails is started again, and three failures within an hour make the
+component BROKEN until the next deployment. A component never survives its nucleus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from greengrass_sandbox.process import Process, start
+from greengrass_sandbox.profiles import Profile
+
+logger = logging.getLogger(__name__)
+
+State = Literal["NEW", "INSTALLED", "STARTING", "RUNNING", "ERRORED", "BROKEN", "STOPPING", "FINISHED"]
+
+FAILURE_WINDOW: Final = 3600.0
+"""Seconds within which failures add up to BROKEN, on both runtimes."""
+
+SHUTDOWN_TIMEOUT: Final = 15.0
+"""Seconds that the classic runtime gives a shutdown script by default."""
+
+
+class InstallError(Exception):
+    """An install script that failed at each attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A script, ready to be started.
+
+    Attributes:
+        arguments: Program and arguments.
+        environment: The whole environment.
+        timeout: The step's time limit, in seconds.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One version of a component, as deployed.
+
+    Attributes:
+        version: Its version.
+        command: Makes the command of a lifecycle step with the configuration of the moment; None where there is no such step.
+    """
+
+    version: str
+    command: Callable[[str], Command | None]
+
+
+class Component:
+    """A component on this nucleus.
+
+    Args:
+        name: The component's name.
+        profile: The runtime.
+        work_path: Its work folder, which survives deployments.
+        log_path: Where the output of its scripts goes.
+        on_state: Called after each change of state.
+        on_line: Called with each line of output.
+
+    Attributes:
+        name: The component's name.
+        log_path: Where the output of its scripts goes.
+        work_path: Its work folder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        profile: Profile,
+        *,
+        work_path: Path,
+        log_path: Path,
+        on_state: Callable[[Component], None],
+        on_line: Callable[[str, str], None],
+    ) -> None:
+        self.name = name
+        self.work_path = work_path
+        self.log_path = log_path
+        self._profile = profile
+        self._on_state = on_state
+        self._on_line = on_line
+        self._plan: Plan | None = None
+        self._state: State = "NEW"
+        self._waiters: list[tuple[State, asyncio.Future[None]]] = []
+        self._process: Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._reported_error = False
+
+    @property
+    def state(self) -> State:
+        """The state as the runtime would report it."""
+        return self._state
+
+    @property
+    def version(self) -> str | None:
+        """The version that is deployed; None for a component without a process."""
+        return None if self._plan is None else self._plan.version
+
+    @property
+    def plan(self) -> Plan | None:
+        """What is deployed."""
+        return self._plan
+
+    @property
+    def pid(self) -> int | None:
+        """Process id (and group id) of the running script."""
+        return None if self._process is None else self._process.pid
+
+    async def wait_for(self, state: State, timeout: float = 30.0) -> None:
+        """Waits until the component is in a state, or passes through it.
+
+        Args:
+            state: The state.
+            timeout: In seconds.
+
+        Raises:
+            TimeoutError: It did not come to that; the message says where it is.
+        """
+        if self._state == state:
+            return
+        waiter = (state, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await asyncio.wait_for(waiter[1], timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"{self.name} is {self._state}, not {state}, after {timeout} s") from None
+        finally:
+            self._waiters.remove(waiter)
+
+    async def install(self, plan: Plan) -> None:
+        """Runs a version's bootstrap and install scripts, each as often as the runtime tries.
+
+        Raises:
+            InstallError: One of them failed at every attempt.
+        """
+        for step in ("bootstrap", "install"):
+            for attempt in range(1, self._profile.install_attempts + 1):
+                if await self._attempt(plan, step):
+                    break
+                if attempt == self._profile.install_attempts:
+                    raise InstallError(
+                        f"{self.name} {plan.version}: {step} failed {attempt} times, see {self.log_path}"
+                    )
+                await asyncio.sleep(self._profile.restart_delay)
+
+    async def start(self, plan: Plan | None = None) -> None:
+        """Starts the component: a new version, or the one it has. Failures count from zero again.
+
+        Raises:
+            RuntimeError: It has no version to start.
+        """
+        self._plan = plan or self._plan
+        if self._plan is None:
+            raise RuntimeError(f"{self.name} has no process of its own")
+        await self.stop()
+        self._stopping.clear()
+        self._change("INSTALLED")
+        has_step = [step for step in ("startup", "run") if self._plan.command(step) is not None]
+        if not has_step:
+            self._change("FINISHED")
+            return
+        begun = asyncio.Event()
+        self._supervisor = asyncio.get_running_loop().create_task(self._supervise(self._plan, has_step[0], begun))
+        await begun.wait()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stops the component: SIGTERM to its process group, SIGKILL after the runtime's time limit.
+
+        Args:
+            grace: Seconds from SIGTERM to SIGKILL; None for what the runtime gives.
+        """
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None or supervisor.done():
+            return
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            self._change("STOPPING")
+            await self._run_shutdown_script()
+            if not await process.stop(self._grace() if grace is None else grace):
+                logger.warning("%s did not stop in time and was killed", self.name)
+        await supervisor
+        self._change("FINISHED")
+
+    async def restart(self) -> None:
+        """Stops the component and starts it again."""
+        await self.stop()
+        await self.start()
+
+    def report(self, state: State) -> None:
+        """Takes the state that the component reports of itself: what the classic runtime does with UpdateState."""
+        if state == "ERRORED" and self._process is not None:
+            self._reported_error = True
+            self._process.kill()
+        elif state == "RUNNING" and self._process is not None:
+            self._change(state)
+
+    def _grace(self) -> float:
+        if self._profile.stop_timeout is not None:
+            return self._profile.stop_timeout
+        command = None if self._plan is None else self._plan.command("run")
+        return 0.0 if command is None else command.timeout
+
+    async def _attempt(self, plan: Plan, step: str) -> bool:
+        command = plan.command(step)
+        if command is None:
+            return True
+        process = await self._spawn(command)
+        try:
+            code = await asyncio.wait_for(asyncio.shield(process.wait()), command.timeout)
+        except asyncio.TimeoutError:
+            self._on_line(self.name, f"{step} took longer than its Timeout of {command.timeout:g} s and was killed")
+            return False
+        finally:
+            process.kill()
+        return code == 0
+
+    async def _run_shutdown_script(self) -> None:
+        if self._plan is not None and not self._profile.exact_keys:  # lite ignores it
+            command = self._plan.command("shutdown")
+            if command is not None:
+                process = await self._spawn(command)
+                try:
+                    await asyncio.wait_for(asyncio.shield(process.wait()), min(command.timeout, SHUTDOWN_TIMEOUT))
+                except asyncio.TimeoutError:
+                    logger.warning("the shutdown script of %s was killed", self.name)
+                finally:
+                    process.kill()
+
+    async def _supervise(self, plan: Plan, step: str, begun: asyncio.Event) -> None:
+        failures: deque[float] = deque()
+        try:
+            while True:
+                failed = await self._run_once(plan, step, begun)
+                if self._stopping.is_set():
+                    return
+                if not failed:
+                    self._change("FINISHED")
+                    return
+                failures.append(time.monotonic())
+                while failures[0] < failures[-1] - FAILURE_WINDOW:
+                    failures.popleft()
+                self._change("ERRORED")
+                if len(failures) >= self._profile.failures:
+                    self._change("BROKEN")
+                    return
+                if await self._stopped_within(self._profile.restart_delay):
+                    return
+        finally:
+            begun.set()
+
+    async def _stopped_within(self, delay: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), delay)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _run_once(self, plan: Plan, step: str, begun: asyncio.Event) -> bool:
+        """Starts the script, waits for its end, and returns whether it failed."""
+        self._change("STARTING")
+        command = plan.command(step)
+        if command is None:
+            return False
+        self._reported_error = False
+        try:
+            process = self._process = await self._spawn(command)
+        except OSError as error:
+            self._on_line(self.name, f"cannot start: {error}")
+            return True
+        try:
+            if self._stopping.is_set():
+                process.kill()
+            elif step == "run":
+                self._change("RUNNING")
+            begun.set()
+            code = await process.wait()
+        finally:
+            self._process = None
+        if step == "startup" and code == 0 and not self._stopping.is_set():
+            return await self._stay_up()
+        clean = code == 0 or -code in self._profile.clean_signals
+        return self._reported_error or not clean
+
+    async def _stay_up(self) -> bool:
+        """After a startup script: the component runs until it is stopped, without a process of its own. Lite cannot do it."""
+        if self._profile.exact_keys:
+            logger.warning("%s: startup always breaks on nucleus lite with systemd below 253, use run", self.name)
+            return True
+        self._change("RUNNING")
+        await self._stopping.wait()
+        return False
+
+    async def _spawn(self, command: Command) -> Process:
+        return await start(
+            command.arguments,
+            directory=self.work_path,
+            environment=command.environment,
+            log_path=self.log_path,
+            on_line=lambda line: self._on_line(self.name, line),
+        )
+
+    def _change(self, state: State) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        for wanted, future in self._waiters:
+            if wanted == state and not future.done():
+                future.set_result(None)
+        self._on_state(self)

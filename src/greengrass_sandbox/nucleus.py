@@ -1,0 +1,569 @@
+"""The nucleus stand-in: one device, with its IPC server, its components and its cloud, inside one asyncio loop.
+
+It behaves like the runtime that its profile names, limits and traps included; where the runtimes' sources are silent it does the stricter thing. It must
+never leave a process behind, and never reach the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, cast
+
+from greengrass_sandbox.cloud import IotCore
+from greengrass_sandbox.component import Command, Component, InstallError, Plan, State
+from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
+from greengrass_sandbox.faults import Rules
+from greengrass_sandbox.operations import NucleusOperations
+from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
+from greengrass_sandbox.pubsub import LocalBroker
+from greengrass_sandbox.recipe import Artifact, Interpolator, Recipe, RecipeError, load_recipe, locate
+from greengrass_sandbox.server import IpcServer, Stream
+from greengrass_sandbox.topics import Message, Tap
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SOCKET_PATH: Final = 107
+"""Bytes in the path of a Unix socket on Linux."""
+
+VALIDATION_TIMEOUT: Final = 20.0
+UPDATE_TIMEOUT: Final = 60.0
+"""Seconds that a classic deployment waits for the answers of components, by default."""
+
+EXIT_GRACE: Final = 5.0
+"""Seconds that components get to stop when the nucleus ends, at most."""
+
+
+class DeploymentError(Exception):
+    """A deployment that failed. What ran before runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment that succeeded.
+
+    Attributes:
+        id: Its id.
+        component: What was deployed.
+        version: Its version.
+    """
+
+    id: str
+    component: Component
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A component's new state.
+
+    Attributes:
+        component: The component's name.
+        state: Its state.
+        time: When, in seconds since 1970.
+    """
+
+    component: str
+    state: State
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a component wrote.
+
+    Attributes:
+        component: The component's name.
+        line: Without its end.
+        time: When it was read, in seconds since 1970.
+    """
+
+    component: str
+    line: str
+    time: float
+
+
+class Nucleus:
+    """A stand-in for the Greengrass nucleus. An asynchronous context manager; it runs between entering and leaving.
+
+    Args:
+        root: The nucleus's root folder; made if missing. Work folders in it survive.
+        profile: Which runtime to be.
+        thing_name: Name of the core device.
+        region: What components read in `AWS_REGION`.
+        environment: What components inherit; by default the environment of this process.
+
+    Attributes:
+        profile: The runtime's limits and habits.
+        local: The local broker.
+        iot_core: The cloud.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        profile: ProfileName = "lite",
+        *,
+        thing_name: str = "sandbox-core",
+        region: str = "eu-central-1",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.profile: Profile = profile_named(profile)
+        self.root = root.absolute()
+        self.thing_name = thing_name
+        self.region = region
+        self.local = LocalBroker(self.profile)
+        self.iot_core = IotCore(self.profile, self.stamp)
+        self._environment = dict(os.environ if environment is None else environment)
+        self._orders = itertools.count(1)
+        self._tokens: dict[str, str] = {}  # component by token
+        self._components: dict[str, Component] = {}
+        self._recipes: dict[str, Recipe] = {}
+        self._configurations: dict[str, Configuration] = {}
+        self._configuration_watchers: list[tuple[str, KeyPath, Stream]] = []
+        self._update_watchers: list[tuple[str, Stream]] = []
+        self._answers: dict[tuple[str, str, str], asyncio.Future[Any]] = {}
+        self._taps: list[Tap[StateChange | LogLine]] = []
+        self._deploying = asyncio.Lock()
+        self._cleanup = contextlib.ExitStack()
+        self._rules = Rules()
+        self._server = IpcServer(self.profile, self._tokens.get, NucleusOperations(self), self._rules)
+        self.socket_path = self.root / self.profile.socket_name
+
+    async def __aenter__(self) -> Nucleus:  # noqa: PYI034  typing.Self needs Python 3.11
+        for folder in (
+            "logs",
+            "work",
+            "packages/artifacts",
+            "packages/artifacts-unarchived",
+            "packages/recipes",
+            "scripts",
+        ):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(self.socket_path)) > LONGEST_SOCKET_PATH:
+            short = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="greengrass-"))
+            self.socket_path = Path(short) / self.profile.socket_name
+        self.socket_path.unlink(missing_ok=True)
+        await self._server.listen(self.socket_path)
+        self._cleanup.callback(self.socket_path.unlink, missing_ok=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await asyncio.gather(*(component.stop(EXIT_GRACE) for component in self._components.values()))
+        finally:
+            await self._server.close()
+            self.iot_core.close()
+            self.local.close()
+            for tap in list(self._taps):
+                tap.close()
+            self._cleanup.close()
+
+    async def deploy(
+        self,
+        recipe: Path,
+        artifacts: Path | None = None,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        local: bool = False,
+        update_timeout: float = UPDATE_TIMEOUT,
+    ) -> Deployment:
+        """Deploys a component: copies and unpacks its artifacts, installs it and starts it.
+
+        Args:
+            recipe: A recipe, or a folder as `gdk component build` leaves it (`recipes/` and `artifacts/`).
+            artifacts: The folder that holds the files named in the recipe's URIs, directly or below `NAME/VERSION/`.
+            configuration: `{"merge": {...}, "reset": ["/pointer", ...]}`, as in a deployment document.
+            local: A local deployment (`ggl-cli deploy`, `greengrass-cli`): on lite archives stay packed, and configuration from a YAML recipe
+                arrives as strings.
+            update_timeout: Seconds to wait for components that want to be asked before an update (classic).
+
+        Raises:
+            DeploymentError: It failed; a version that ran before runs on.
+        """
+        try:
+            path, folder = locate(recipe)
+            artifacts = folder if artifacts is None else artifacts
+            loaded = load_recipe(path, self.profile, local=local)
+            async with self._deploying:
+                return await self._deploy(
+                    loaded, artifacts, configuration or {}, local=local, update_timeout=update_timeout
+                )
+        except (RecipeError, ConfigurationError, InstallError, OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DeploymentError(str(error)) from error
+
+    async def update_configuration(
+        self,
+        name: str,
+        merge: Mapping[str, Any] | None = None,
+        *,
+        reset: Sequence[str] = (),
+        restart: bool | None = None,
+    ) -> None:
+        """Changes a component's configuration as a deployment does: validated (classic), stored, events sent.
+
+        Args:
+            name: The component.
+            merge: What to merge in.
+            reset: JSON pointers that go back to the recipe's default first.
+            restart: Whether the component restarts; None for what the runtime does (lite: always; classic: if a script's text changed).
+
+        Raises:
+            DeploymentError: A component rejected the change, or the runtime cannot store it. Nothing changed.
+        """
+        self.configuration(name)
+        defaults = self._recipes[name].defaults if name in self._recipes else {}
+        component = self._components.get(name)
+        async with self._deploying:
+            before = self._scripts(component)
+            try:
+                await self._configure(name, defaults, {"merge": merge or {}, "reset": list(reset)}, str(uuid.uuid4()))
+            except (ConfigurationError, ValueError) as error:
+                raise DeploymentError(str(error)) from error
+            if restart is None:
+                restart = self.profile.restarts_on_configuration or before != self._scripts(component)
+            if restart and component is not None and component.pid is not None:
+                await component.restart()
+
+    def credentials(
+        self,
+        name: str,
+        source: Path | Mapping[str, Any] | None = None,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> dict[str, str]:
+        """Registers a component that has no process of its own, for a test that connects as it.
+
+        Args:
+            name: The component's name.
+            source: Its recipe, or only the value of its `accessControl`; None allows nothing.
+            configuration: Merged into its configuration.
+
+        Returns:
+            The environment with which the SDK connects as this component.
+
+        Raises:
+            RecipeError: The recipe cannot be read.
+        """
+        stored = self._configurations.setdefault(name, Configuration(self.profile))
+        if isinstance(source, Path) or (source is not None and "ComponentName" in source):
+            recipe = load_recipe(source, self.profile)
+            self._recipes[name] = recipe
+            stored.apply_defaults(recipe.defaults)
+        elif source is not None:
+            stored.merge(("accessControl",), source, time.time())
+        stored.merge((), configuration or {}, time.time())
+        return self._component_environment(name)
+
+    def component(self, name: str) -> Component:
+        """Returns a deployed component.
+
+        Raises:
+            KeyError: Nothing of that name was deployed.
+        """
+        return self._components[name]
+
+    @property
+    def components(self) -> list[Component]:
+        """Every deployed component."""
+        return list(self._components.values())
+
+    def watch(self, topic_filter: str = "#") -> Tap[Message]:
+        """Returns a tap of the local messages on matching topics from now on, whoever may read them.
+
+        It holds 10,000 messages; when nobody reads them in time the oldest go and are counted in `dropped`.
+        """
+        return self.local.watch(topic_filter)
+
+    def events(self) -> Tap[StateChange | LogLine]:
+        """Returns a tap of components' states and log lines from now on; bounded like :meth:`watch`."""
+        tap: Tap[StateChange | LogLine] = Tap(self._taps.remove)
+        self._taps.append(tap)
+        return tap
+
+    async def publish(self, topic: str, payload: Any) -> None:
+        """Publishes a local message that no component sent.
+
+        Args:
+            topic: The topic.
+            payload: Bytes for a binary message; anything else is sent as a JSON message.
+        """
+        order, now = self.stamp()
+        if isinstance(payload, bytes):
+            message = Message(topic, payload, "binary", None, order, now)
+            value: Any = base64.b64encode(payload).decode()
+        else:
+            message = Message(
+                topic, json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(), "json", None, order, now
+            )
+            value = payload
+        await self._server.exclusively(self.local.publish(message, value))
+
+    # What operations need (greengrass_sandbox.operations.Host).
+
+    def stamp(self) -> tuple[int, float]:
+        """Returns the next message's order, and the time."""
+        return next(self._orders), time.time()
+
+    def configuration(self, component: str) -> Configuration:
+        """Returns a component's configuration.
+
+        Raises:
+            KeyError: There is no such component.
+        """
+        return self._configurations[component]
+
+    async def configuration_changed(self, component: str, paths: list[KeyPath]) -> None:
+        """Tells subscribers of changed leaves: one event for each leaf, with its whole path."""
+        for path in paths:
+            for name, prefix, stream in list(self._configuration_watchers):
+                if name == component and path[: len(prefix)] == prefix:
+                    event = {"componentName": component, "keyPath": list(path)}
+                    await stream.event("ConfigurationUpdateEvents", {"configurationUpdateEvent": event})
+
+    def watch_configuration(self, component: str, path: KeyPath, stream: Stream) -> Callable[[], None]:
+        """Adds a subscriber of changes; returns what removes it."""
+        entry = (component, path, stream)
+        self._configuration_watchers.append(entry)
+        return lambda: self._configuration_watchers.remove(entry)
+
+    def watch_updates(self, kind: str, stream: Stream) -> Callable[[], None]:
+        """Adds a subscriber of component updates (`update`) or validations (`validate`); returns what removes it."""
+        entry = (kind, stream)
+        self._update_watchers.append(entry)
+        return lambda: self._update_watchers.remove(entry)
+
+    def answer_update(self, kind: str, component: str, deployment: str, answer: Any) -> bool:
+        """Takes a component's answer to a deployment; False if nobody waits for it."""
+        future = self._answers.get((kind, component, deployment))
+        if future is None or future.done():
+            return False
+        future.set_result(answer)
+        return True
+
+    def report_state(self, component: str, state: str) -> None:
+        """Takes the state that a component reports of itself. Lite changes nothing for it."""
+        if self.profile.component_updates and component in self._components:
+            self._components[component].report(cast("State", state))
+
+    def has_room_for_subscription(self) -> bool:
+        """Whether the runtime takes one more subscription."""
+        return self.profile.subscriptions is None or self._server.subscriptions < self.profile.subscriptions
+
+    # Deployments.
+
+    async def _deploy(
+        self, recipe: Recipe, artifacts: Path | None, change: Mapping[str, Any], *, local: bool, update_timeout: float
+    ) -> Deployment:
+        missing = [
+            name for name in recipe.dependencies if not name.startswith("aws.greengrass.") and name not in self._recipes
+        ]
+        if missing:
+            raise DeploymentError(f"{recipe.name} depends on {', '.join(missing)}, which is not deployed")
+        deployment = str(uuid.uuid4())
+        self._configurations.setdefault(recipe.name, Configuration(self.profile))
+        before = self._configurations[recipe.name].copy()
+        await self._configure(recipe.name, recipe.defaults, change, deployment)
+        self._unpack(recipe, artifacts, unarchive=not (local and self.profile.exact_keys))
+        component = self._components.get(recipe.name) or self._new_component(recipe.name)
+        plan = self._plan(recipe)
+        if self.profile.component_updates:
+            await self._ask_before_update(deployment, update_timeout)
+        old = component.plan
+        if not self.profile.updates_in_place:
+            await component.stop()
+        try:
+            await component.install(plan)
+        except InstallError:
+            if not self.profile.updates_in_place:  # classic rolls back; lite keeps the new configuration
+                self._configurations[recipe.name] = before
+                if old is not None:
+                    await component.start(old)
+            raise
+        self._recipes[recipe.name] = recipe
+        await component.start(plan)
+        if self.profile.component_updates:
+            for _, stream in self._watching("update"):
+                await stream.event("ComponentUpdatePolicyEvents", {"postUpdateEvent": {"deploymentId": deployment}})
+        return Deployment(deployment, component, recipe.version)
+
+    async def _configure(
+        self, name: str, defaults: Mapping[str, Any], change: Mapping[str, Any], deployment: str
+    ) -> None:
+        """Resets, fills in defaults, merges; asks validating components first; then stores and tells."""
+        proposed = self._configurations[name].copy()
+        changed: dict[KeyPath, None] = {}
+        for pointer in change.get("reset", ()):
+            changed.update(dict.fromkeys(proposed.reset(pointer)))
+        changed.update(dict.fromkeys(proposed.apply_defaults(defaults)))
+        changed.update(dict.fromkeys(proposed.merge((), change.get("merge", {}), time.time())))
+        if changed:
+            await self._ask_for_validation(name, proposed, deployment)
+            self._configurations[name] = proposed
+            await self.configuration_changed(name, list(changed))
+
+    async def _ask_for_validation(self, name: str, proposed: Configuration, deployment: str) -> None:
+        for component, stream in self._watching("validate"):
+            if component != name:
+                continue
+            request = {"configuration": proposed.read(), "deploymentId": deployment}
+            answer = await self._ask(
+                "validate",
+                stream,
+                deployment,
+                ("ValidateConfigurationUpdateEvents", {"validateConfigurationUpdateEvent": request}),
+                VALIDATION_TIMEOUT,
+            )
+            if answer is None:
+                raise DeploymentError(f"{name} did not validate its configuration within {VALIDATION_TIMEOUT:g} s")
+            if answer.get("status") != "ACCEPTED":
+                raise DeploymentError(
+                    f"{name} rejected its configuration: {answer.get('message') or 'no reason given'}"
+                )
+
+    async def _ask_before_update(self, deployment: str, limit: float) -> None:
+        """Asks every component that wants to be asked; waits while they defer, and for silent ones until the limit."""
+        deadline = time.monotonic() + limit
+
+        async def ask(stream: Stream) -> None:
+            event = {"preUpdateEvent": {"deploymentId": deployment, "isGgcRestarting": False}}
+            while stream.open and (left := deadline - time.monotonic()) > 0:
+                wait = await self._ask("update", stream, deployment, ("ComponentUpdatePolicyEvents", event), left)
+                if not wait:
+                    return
+                await asyncio.sleep(wait / 1000)
+
+        await asyncio.gather(*(ask(stream) for _, stream in self._watching("update")))
+
+    async def _ask(
+        self,
+        kind: Literal["update", "validate"],
+        stream: Stream,
+        deployment: str,
+        question: tuple[str, Mapping[str, Any]],
+        limit: float,
+    ) -> Any:
+        """Sends a question as an event and returns the component's answer; None if none came."""
+        key = (kind, stream.component, deployment)
+        self._answers[key] = asyncio.get_running_loop().create_future()
+        try:
+            await stream.event(*question)
+            return await asyncio.wait_for(self._answers[key], limit)
+        except asyncio.TimeoutError:
+            return None
+        finally:
+            del self._answers[key]
+
+    def _watching(self, kind: str) -> list[tuple[str, Stream]]:
+        return [(stream.component, stream) for wanted, stream in self._update_watchers if wanted == kind]
+
+    def _unpack(self, recipe: Recipe, artifacts: Path | None, *, unarchive: bool) -> None:
+        packed = self.root / "packages/artifacts" / recipe.name / recipe.version
+        unpacked = self.root / "packages/artifacts-unarchived" / recipe.name / recipe.version
+        found = [(artifact, _find_artifact(recipe, artifact, artifacts)) for artifact in recipe.artifacts]
+        for folder in (packed, unpacked):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        for artifact, source in found:
+            shutil.copyfile(source, packed / artifact.file_name)
+            if artifact.unarchive and unarchive:
+                with zipfile.ZipFile(source) as archive:  # modes are ignored, as on a device
+                    archive.extractall(unpacked / Path(artifact.file_name).stem)
+        suffix = "json" if recipe.text.lstrip().startswith("{") else "yaml"
+        (self.root / "packages/recipes" / f"{recipe.name}-{recipe.version}.{suffix}").write_text(recipe.text)
+
+    def _new_component(self, name: str) -> Component:
+        work_path = self.root / "work" / name
+        work_path.mkdir(parents=True, exist_ok=True)
+        component = self._components[name] = Component(
+            name,
+            self.profile,
+            work_path=work_path,
+            log_path=self.root / "logs" / f"{name}.log",
+            on_state=lambda changed: self._tell(StateChange(changed.name, changed.state, time.time())),
+            on_line=lambda who, line: self._tell(LogLine(who, line, time.time())),
+        )
+        return component
+
+    def _tell(self, event: StateChange | LogLine) -> None:
+        for tap in self._taps:
+            tap.put(event)
+
+    def _plan(self, recipe: Recipe) -> Plan:
+        versions = {name: other.version for name, other in self._recipes.items()} | {recipe.name: recipe.version}
+        interpolator = Interpolator(
+            self.profile,
+            self.root,
+            self.thing_name,
+            recipe.name,
+            versions,
+            lambda component, path: self._configurations[component].read(path),
+        )
+
+        def command(step: str) -> Command | None:
+            if step not in recipe.steps:
+                return None
+            script, setenv = interpolator.script(recipe, step)
+            environment = self._component_environment(recipe.name) | setenv
+            return Command(self._shell(recipe.name, step, script), environment, recipe.steps[step].timeout)
+
+        return Plan(recipe.version, command)
+
+    def _shell(self, name: str, step: str, script: str) -> tuple[str, ...]:
+        if not self.profile.cuts_unknown:
+            return ("/bin/sh", "-c", script)
+        path = self.root / "scripts" / f"{name}.{step}.sh"  # lite runs a file, too; here it can be looked at
+        path.write_text(f"#!/bin/sh\n{script}")
+        return ("/bin/sh", str(path))
+
+    def _scripts(self, component: Component | None) -> list[object]:
+        """Returns what a restart would start, to see whether a configuration change matters to it."""
+        if component is None or component.plan is None:
+            return []
+        commands = [component.plan.command(step) for step in ("install", "startup", "run", "shutdown")]
+        return [(command.arguments, command.environment) if command else None for command in commands]
+
+    def _component_environment(self, name: str) -> dict[str, str]:
+        token = next((token for token, owner in self._tokens.items() if owner == name), None)
+        if token is None:
+            token = base64.b64encode(secrets.token_bytes(12)).decode()  # 16 characters, as lite's
+            self._tokens[token] = name
+        return self._environment | {
+            "SVCUID": token,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": token,
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(self.socket_path),
+            "AWS_IOT_THING_NAME": self.thing_name,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "GGC_VERSION": self.profile.version,
+            "GG_ROOT_CA_PATH": str(self.root / "AmazonRootCA1.pem"),
+        }
+
+
+def _find_artifact(recipe: Recipe, artifact: Artifact, folder: Path | None) -> Path:
+    places = (
+        []
+        if folder is None
+        else [folder / recipe.name / recipe.version / artifact.file_name, folder / artifact.file_name]
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise DeploymentError(f"the artifact {artifact.uri} is not in {folder}")

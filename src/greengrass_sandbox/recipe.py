@@ -1,0 +1,368 @@
+"""Component recipes: read, the manifest for this machine chosen, and scripts filled in, each as the runtime does it.
+
+The runtimes differ most here, and silently: nucleus lite takes keys in their exact case, skips a manifest without `runtime`, and cuts a
+script off at a `{` it does not know. None of that may be repaired on the way, or a recipe would pass here and fail on a device.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from greengrass_sandbox.configuration import KeyPath, parse_pointer
+from greengrass_sandbox.profiles import Profile
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT: Final = 120.0
+"""Seconds that a lifecycle script may take when the recipe does not say, on both runtimes."""
+
+_LONGEST_VARIABLE: Final = 256  # lite's buffer for the text between the braces
+_ARCHITECTURES: Final = {
+    "x86_64": "amd64",
+    "aarch64": "aarch64",
+    "arm64": "aarch64",
+    "i386": "x86",
+    "i686": "x86",
+    "armv7l": "arm",
+}
+_VARIABLE: Final = re.compile(r"\{(?:([\w.-]+):)?(configuration|artifacts|work|kernel|iot):([^}]*)\}")
+
+
+class RecipeError(Exception):
+    """A recipe that this runtime would not deploy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that a recipe needs.
+
+    Attributes:
+        uri: As the recipe has it.
+        unarchive: Whether it is a ZIP archive to unpack.
+    """
+
+    uri: str
+    unarchive: bool
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the URI."""
+        return self.uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One lifecycle script.
+
+    Attributes:
+        script: With its variables still in it.
+        environment: The step's `Setenv`, with variables.
+        timeout: In seconds.
+    """
+
+    script: str
+    environment: Mapping[str, str]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What of a recipe concerns this machine.
+
+    Attributes:
+        name: The component's name.
+        version: Its version.
+        defaults: `DefaultConfiguration`.
+        dependencies: Names of the components it depends on.
+        environment: The `Setenv` of the whole lifecycle, with variables.
+        steps: The lifecycle's scripts by name: `install`, `run`, `startup`, `bootstrap`, `shutdown`.
+        artifacts: The files it needs.
+        text: The recipe as it was read.
+    """
+
+    name: str
+    version: str
+    defaults: Mapping[str, Any]
+    dependencies: tuple[str, ...]
+    environment: Mapping[str, str]
+    steps: Mapping[str, Step]
+    artifacts: tuple[Artifact, ...]
+    text: str
+
+
+def load_recipe(source: Path | Mapping[str, Any], profile: Profile, *, local: bool = False) -> Recipe:
+    """Reads a recipe for a runtime.
+
+    Args:
+        source: A `.yaml`, `.yml` or `.json` file, or a recipe already parsed.
+        profile: The runtime.
+        local: A local deployment. On lite every scalar of a YAML recipe is then a string, default configuration included.
+
+    Raises:
+        RecipeError: The runtime would not take it: not parseable, too long, a key missing, no manifest for this machine.
+    """
+    data, text = _parse(source, strings=local and profile.exact_keys)
+    if profile.recipe_limit is not None and len(text.encode()) > profile.recipe_limit:
+        raise RecipeError(f"the recipe has {len(text.encode())} bytes, and this runtime reads {profile.recipe_limit}")
+    top = _Section(data, exact=profile.exact_keys)
+    name, version = top.text("ComponentName"), top.text("ComponentVersion")
+    defaults = top.section("ComponentConfiguration").get("DefaultConfiguration") or {}
+    if not isinstance(defaults, Mapping):
+        raise RecipeError("DefaultConfiguration is not a map")
+    manifest, lifecycle = _choose_manifest(top, profile)
+    if profile.runtime_required and not lifecycle.keys():
+        raise RecipeError("no lifecycle was found for linux: this runtime needs one script at least")
+    return Recipe(
+        name=name,
+        version=version,
+        defaults=defaults,
+        dependencies=tuple(top.section("ComponentDependencies").keys()),
+        environment=_environment(lifecycle),
+        steps=dict(_steps(lifecycle)),
+        artifacts=tuple(_artifacts(manifest)),
+        text=text,
+    )
+
+
+class _Section:
+    """A map of a recipe, whose keys are case-sensitive on one runtime and not on the other."""
+
+    def __init__(self, data: Mapping[str, Any], *, exact: bool) -> None:
+        self._data = data
+        self._exact = exact
+
+    def keys(self) -> list[str]:
+        return list(map(str, self._data))
+
+    def get(self, key: str) -> Any:
+        if self._exact:
+            return self._data.get(key)
+        return next((value for found, value in self._data.items() if str(found).lower() == key.lower()), None)
+
+    def section(self, key: str) -> _Section:
+        value = self.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise RecipeError(f"{key} is not a map")
+        return _Section(value or {}, exact=self._exact)
+
+    def sections(self, key: str) -> list[_Section]:
+        value = self.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, Mapping) for item in value)):
+            raise RecipeError(f"{key} is not a list of maps")
+        return [_Section(item, exact=self._exact) for item in value or ()]
+
+    def text(self, key: str) -> str:
+        value = self.get(key)
+        if not isinstance(value, str) or not value:
+            raise RecipeError(f"the recipe has no {key}")
+        return value
+
+
+def _parse(source: Path | Mapping[str, Any], *, strings: bool) -> tuple[Mapping[str, Any], str]:
+    if isinstance(source, Mapping):
+        return source, json.dumps(source)
+    try:
+        text = source.read_text()
+        if source.suffix == ".json":
+            data = json.loads(text)
+        else:
+            data = yaml.load(text, yaml.BaseLoader if strings else yaml.SafeLoader)  # noqa: S506  BaseLoader makes strings only
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot read the recipe {source}: {error}") from error
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"the recipe {source} is not a map")
+    return data, text
+
+
+def _choose_manifest(top: _Section, profile: Profile) -> tuple[_Section, _Section]:
+    """Returns the first manifest for this machine, and its lifecycle."""
+    for manifest in top.sections("Manifests"):
+        if not _fits(manifest, profile):
+            continue
+        lifecycle = manifest.section("Lifecycle")
+        if not lifecycle.keys():
+            shared = top.section("Lifecycle")
+            for selection in manifest.get("Selections") or ["all"]:
+                if selection in ("all", "linux") and shared.get(selection):
+                    lifecycle = shared.section(selection)
+        if lifecycle.keys() or not profile.runtime_required:
+            return manifest, lifecycle
+    raise RecipeError("no manifest of the recipe is for this runtime and machine")
+
+
+def _fits(manifest: _Section, profile: Profile) -> bool:
+    wanted = manifest.section("Platform")
+    runtime, system, architecture = wanted.get("runtime"), wanted.get("os"), wanted.get("architecture")
+    if profile.runtime_required:
+        if manifest.get("Platform") is None:
+            raise RecipeError("Platform not provided: this runtime needs one in every manifest")
+        if runtime not in ("*", "aws_nucleus_lite") or system not in ("linux", "*", "all"):
+            return False
+    elif runtime not in (None, "*", "aws_nucleus_classic") or system not in (None, "linux", "*", "all"):
+        return False
+    mine = _ARCHITECTURES.get(platform.machine(), platform.machine())
+    if architecture in (None, "*", mine):
+        return True
+    is_regex = isinstance(architecture, str) and len(architecture) > 1 and architecture[0] == architecture[-1] == "/"
+    return is_regex and not profile.exact_keys and re.fullmatch(architecture[1:-1], mine) is not None
+
+
+def _environment(section: _Section) -> dict[str, str]:
+    values = section.section("Setenv")
+    return {key: str(values.get(key)) for key in values.keys()}  # noqa: SIM118  a section is no mapping
+
+
+def _steps(lifecycle: _Section) -> Iterator[tuple[str, Step]]:
+    for name in ("bootstrap", "install", "startup", "run", "shutdown"):
+        found = lifecycle.get(name)
+        if found is None:
+            continue
+        if isinstance(found, str):
+            yield name, Step(found, {}, DEFAULT_TIMEOUT)
+            continue
+        step = lifecycle.section(name)
+        if step.get("RequiresPrivilege") in (True, "true"):
+            logger.warning("the %s script asks for root; it runs as the current user", name)
+        try:
+            timeout = float(step.get("Timeout") or DEFAULT_TIMEOUT)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"the Timeout of {name} is no number") from error
+        yield name, Step(step.text("Script"), _environment(step), timeout)
+
+
+def _artifacts(manifest: _Section) -> Iterator[Artifact]:
+    for entry in manifest.sections("Artifacts"):
+        # A lower-case key is written by some tools and read by the classic runtime only.
+        yield Artifact(entry.text("Uri"), unarchive=str(entry.get("Unarchive") or "NONE").upper() == "ZIP")
+
+
+class _UnknownVariableError(Exception):
+    """A variable that the runtime does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolator:
+    """Fills in the variables of one component's scripts.
+
+    Attributes:
+        profile: The runtime.
+        root: The nucleus's root folder.
+        thing_name: The core device's name.
+        component: The component's name.
+        versions: The version of every deployed component, this one included.
+        read: Reads a component's configuration; KeyError where there is nothing.
+    """
+
+    profile: Profile
+    root: Path
+    thing_name: str
+    component: str
+    versions: Mapping[str, str]
+    read: Callable[[str, KeyPath], Any]
+
+    def script(self, recipe: Recipe, step: str) -> tuple[str, dict[str, str]]:
+        """Returns a step's script as the shell gets it, and the environment variables that the runtime sets around it.
+
+        On lite, `Setenv` becomes `export` lines without quotes, and the first unknown `{` ends the text: what stands before it runs.
+        """
+        chosen = recipe.steps[step]
+        if not self.profile.cuts_unknown:
+            values = {**recipe.environment, **chosen.environment}
+            return self._lenient(chosen.script), {key: self._lenient(value) for key, value in values.items()}
+        written: list[str] = []
+        try:
+            for setenv in (recipe.environment, chosen.environment):
+                for key, value in setenv.items():
+                    written.append(f"export {key}=")
+                    written.extend(self._strict(value, escape=True))
+                    written.append("\n")
+            written.extend(self._strict(chosen.script))
+        except _UnknownVariableError as error:
+            logger.warning("%s: the %s script is cut off at %s, as on nucleus lite", self.component, step, error)
+        return "".join(written), {}
+
+    def _strict(self, text: str, *, escape: bool = False) -> Iterator[str]:
+        """Yields the text piece by piece until a brace that lite does not know."""
+        end = 0
+        for brace in re.finditer(r"\{", text):
+            if brace.start() < end:
+                continue
+            yield _escaped(text[end : brace.start()]) if escape else text[end : brace.start()]
+            inside, closed, _ = text[brace.end() :].partition("}")
+            if not closed or len(inside) > _LONGEST_VARIABLE:
+                raise _UnknownVariableError(f"a brace that is never closed: {text[brace.start() :][:40]!r}")
+            namespace, _, key = inside.partition(":")
+            yield self._value(self.component, namespace, key)
+            end = brace.end() + len(inside) + 1
+        yield _escaped(text[end:]) if escape else text[end:]
+
+    def _lenient(self, text: str) -> str:
+        """Fills in what is known and leaves the rest as written, as the classic runtime does."""
+
+        def fill(found: re.Match[str]) -> str:
+            try:
+                return self._value(found[1] or self.component, found[2], found[3])
+            except _UnknownVariableError:
+                return found[0]
+
+        return _VARIABLE.sub(fill, text)
+
+    def _value(self, component: str, namespace: str, key: str) -> str:
+        if namespace == "configuration":
+            return self._configured(component, key)
+        slash = "/" if self.profile.paths_end_in_slash else ""
+        version = self.versions.get(component)
+        if (namespace, key) == ("kernel", "rootPath"):
+            return str(self.root)
+        if (namespace, key) == ("iot", "thingName"):
+            return self.thing_name
+        if version is not None and (namespace, key) in _PATHS:
+            below = _PATHS[namespace, key].format(name=component, version=version)
+            return f"{self.root}/{below}{slash}"
+        raise _UnknownVariableError(f"{{{namespace}:{key}}}")
+
+    def _configured(self, component: str, pointer: str) -> str:
+        try:
+            value = self.read(component, parse_pointer(pointer))
+        except (KeyError, ValueError):
+            raise _UnknownVariableError(f"{{configuration:{pointer}}}") from None
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _escaped(text) if self.profile.cuts_unknown else text
+
+
+_PATHS: Final[Mapping[tuple[str, str], str]] = {
+    ("work", "path"): "work/{name}",
+    ("artifacts", "path"): "packages/artifacts/{name}/{version}",
+    ("artifacts", "decompressedPath"): "packages/artifacts-unarchived/{name}/{version}",
+}
+
+
+def _escaped(text: str) -> str:
+    """Escapes what a shell would read between double quotes, as lite does with values."""
+    return re.sub(r'(["\\$`])', r"\\\1", text)
+
+
+def locate(source: Path) -> tuple[Path, Path | None]:
+    """Returns the recipe and the folder of artifacts that a source stands for.
+
+    Args:
+        source: A recipe, or a build folder as GDK writes it (`greengrass-build/`, with `recipes/` and `artifacts/`).
+
+    Raises:
+        RecipeError: The folder holds no recipe, or more than one.
+    """
+    if not source.is_dir():
+        return source, None
+    found = sorted(path for path in (source / "recipes").glob("*") if path.suffix in (".yaml", ".yml", ".json"))
+    if len(found) != 1:
+        raise RecipeError(f"{source / 'recipes'} holds {len(found)} recipes, one is needed")
+    return found[0], source / "artifacts"
