@@ -4,6 +4,6 @@ Needs nothing but the standard library, except for publishing over Greengrass IP
 """
 
 from sensor_simulator.faults import Fault
-from sensor_simulator.fleet import COLUMNS, LABEL, SENSORS, Fleet, Row
+from sensor_simulator.fleet import COLUMNS, LABEL, SENSORS, UNITS, Fleet, Row
 
-__all__ = ["COLUMNS", "LABEL", "SENSORS", "Fault", "Fleet", "Row"]
+__all__ = ["COLUMNS", "LABEL", "SENSORS", "UNITS", "Fault", "Fleet", "Row"]

@@ -15,8 +15,8 @@ from typing import NamedTuple
 class Build:
     """What one machine is made of; the defaults are the type's rated values, each machine differs a little.
 
-    The rated values are chosen so that the line's published reading (107.94 % load, 106.94 A, 25.88 RPM, 69.71 degC) is what
-    this machine does in the middle of an ordinary shift.
+    The values are chosen so that a published reading of a real line (69.71 degC, 89.42 and 50.58 mm/s, 106.94 A, 107.94 %, 25.88
+    RPM) is what a machine of this type gives in an ordinary shift, halfway to its overhaul.
     """
 
     cycle_s: float = 7.0

@@ -14,15 +14,16 @@ from sensor_simulator.instruments import Instruments
 from sensor_simulator.line import DAY_S, Line
 from sensor_simulator.randomness import stream
 
-SENSORS = (
-    "rVibration_Temp",
-    "rVibration_Z_RMS_Velocity",
-    "rVibration_X_RMS_Velocity",
-    "wRMSCurrent",
-    "wCurrentLoad",
-    "wEncoderVelocity",
-)
-"""The six features: degC, mm/s, mm/s, A, %, RPM."""
+UNITS = {
+    "rVibration_Temp": "degC",
+    "rVibration_Z_RMS_Velocity": "mm/s",
+    "rVibration_X_RMS_Velocity": "mm/s",
+    "wRMSCurrent": "A",
+    "wCurrentLoad": "%",
+    "wEncoderVelocity": "RPM",
+}
+"""The six sensors with their units."""
+SENSORS = tuple(UNITS)
 LABEL = "wCylinderStatus"
 COLUMNS = ("equipment_id", "timestamp", *SENSORS, LABEL, "episode", "fault")
 START = datetime(2026, 1, 5, tzinfo=timezone.utc)
