@@ -7,12 +7,23 @@ on the device. It never blocks and never grows past its bound; what it gives up 
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition
 
 from ml_inference.monitoring.counters import Counters
 
 _EQUIPMENT = re.compile(rb'"equipment_id"\s*:\s*"((?:[^"\\]|\\.){0,256})"')
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message and when it came, in seconds of the monotonic clock."""
+
+    payload: bytes
+    moment: float
 
 
 class Intake:
@@ -25,14 +36,22 @@ class Intake:
         limit: Most messages that wait.
         counters: Told of every message in and every message given up.
         max_bytes: Most bytes that wait.
+        monotonic: Seconds of a clock that never goes back.
     """
 
-    def __init__(self, limit: int, counters: Counters, max_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        limit: int,
+        counters: Counters,
+        max_bytes: int = 64 * 1024 * 1024,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limit = limit
+        self._monotonic = monotonic
         self._max_bytes = max_bytes
         self._counters = counters
         self._changed = Condition()
-        self._messages: dict[int, tuple[bytes, bytes]] = {}
+        self._messages: dict[int, tuple[bytes, Arrival]] = {}
         self._by_machine: dict[bytes, deque[int]] = {}
         self._next = 0
         self._bytes = 0
@@ -53,13 +72,13 @@ class Intake:
                 len(self._messages) >= self._limit or self._bytes + len(payload) > self._max_bytes
             ):
                 self._give_up(machine)
-            self._messages[self._next] = (machine, payload)
+            self._messages[self._next] = (machine, Arrival(payload, self._monotonic()))
             self._by_machine.setdefault(machine, deque()).append(self._next)
             self._next += 1
             self._bytes += len(payload)
             self._changed.notify()
 
-    def get(self, timeout: float) -> bytes | None:
+    def get(self, timeout: float) -> Arrival | None:
         """Take the oldest message.
 
         Args:
@@ -101,12 +120,12 @@ class Intake:
         self._take(own[0] if own else next(iter(self._messages)))
         self._counters.gave_up()
 
-    def _take(self, number: int) -> bytes:
-        machine, payload = self._messages.pop(number)
+    def _take(self, number: int) -> Arrival:
+        machine, arrival = self._messages.pop(number)
         numbers = self._by_machine[machine]
         # Both structures are in order of arrival, so the one taken is its machine's oldest.
         numbers.popleft()
         if not numbers:
             del self._by_machine[machine]
-        self._bytes -= len(payload)
-        return payload
+        self._bytes -= len(arrival.payload)
+        return arrival

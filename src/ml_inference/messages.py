@@ -435,37 +435,32 @@ def dump(message: JsonObject) -> bytes:
     return to_json(message)
 
 
-def split(
-    items: Sequence[JsonObject], frame: Callable[[list[JsonObject]], JsonObject], limit: int
-) -> list[tuple[int, bytes]]:
+def split(items: Sequence[JsonObject], envelope: JsonObject, limit: int) -> list[JsonObject]:
     """Pack items into as few messages as fit the limit, in order.
 
     Args:
         items: What is to be sent; one that is larger than the limit on its own still goes, in a message to itself.
-        frame: Puts a list of items into a message.
+        envelope: What each message holds beside its `results`.
         limit: Largest message in bytes.
 
     Returns:
-        For each message how many items it holds, and its bytes; where there are several each has `part` (from 1) and
-        `parts`.
+        Messages with `results`; where there are several each has `part` (from 1) and `parts`.
     """
-    encoded = [dump(item) for item in items]
-    # Brackets and commas are in the frame's and the items' own size; `,"part":9999,"parts":9999` needs 26 bytes more.
-    room = limit - len(dump(frame([])))
-    if sum(map(len, encoded)) + len(encoded) <= room:
-        return [(len(items), dump(frame(list(items))))]
+    sizes = [len(dump(item)) + 1 for item in items]
+    room = limit - len(dump(envelope))
+    if sum(sizes) <= room:
+        return [envelope | {"results": list(items)}]
+    room -= 26  # ,"part":9999,"parts":9999
     groups: list[list[JsonObject]] = [[]]
     used = 0
-    for item, raw in zip(items, encoded, strict=True):
-        size = len(raw) + 1
-        if groups[-1] and used + size > room - 26:
+    for item, size in zip(items, sizes, strict=True):
+        if groups[-1] and used + size > room:
             groups.append([])
             used = 0
         groups[-1].append(item)
         used += size
     return [
-        (len(group), dump(frame(group) | {"part": part, "parts": len(groups)}))
-        for part, group in enumerate(groups, start=1)
+        envelope | {"results": group, "part": part, "parts": len(groups)} for part, group in enumerate(groups, start=1)
     ]
 
 

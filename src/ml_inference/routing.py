@@ -38,12 +38,14 @@ class Message:
         payload: JSON in UTF-8.
         weight: Scored readings it stands for.
         alarm: Whether one of them is abnormal.
+        id: What a consumer in the cloud drops a repeat by; "" for a local message.
     """
 
     topic: str
     payload: bytes
     weight: int = 0
     alarm: bool = False
+    id: str = ""
 
 
 class Router:
@@ -106,8 +108,7 @@ class Router:
         items: Sequence[Result | Rejection] = wanted
         if outcome.batch and self.configuration.cloud_publish == "all":
             items = outcome.items
-        extra = {"thing_name": self._thing_name}
-        return self._encode(self.configuration.cloud_topic, outcome, items, extra=extra, numbered=True), unwanted
+        return self._encode(self.configuration.cloud_topic, outcome, items, to_cloud=True), unwanted
 
     def health(self, message: JsonObject) -> Message:
         """The message for the health topic."""
@@ -115,44 +116,33 @@ class Router:
         return Message(topic, dump(message))
 
     def _encode(
-        self,
-        template: str,
-        outcome: Outcome,
-        items: Iterable[Result | Rejection],
-        extra: JsonObject | None = None,
-        *,
-        numbered: bool = False,
+        self, template: str, outcome: Outcome, items: Iterable[Result | Rejection], *, to_cloud: bool = False
     ) -> list[Message]:
+        extra: JsonObject = {"thing_name": self._thing_name} if to_cloud else {}
         messages = []
         for topic, group in group_by(items, lambda equipment: self._topic(template, equipment)).items():
             if not outcome.batch:
-                message = _as_item(group[0]) | (extra or {}) | ({"id": self._message_id()} if numbered else {})
-                messages.append(_message(topic, dump(message), group))
+                messages.append(self._message(topic, _as_item(group[0]) | extra, group, to_cloud=to_cloud))
                 continue
-            room = payload_limit(topic)
-            for part, payload in self._parts(outcome, group, extra, room, numbered=numbered):
-                messages.append(_message(topic, payload, part))
+            envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | extra
+            # An id is some 30 bytes.
+            parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 40 * to_cloud)
+            start = 0
+            for message in parts:
+                end = start + len(message["results"])
+                messages.append(self._message(topic, message, group[start:end], to_cloud=to_cloud))
+                start = end
         return messages
 
-    def _parts(
-        self,
-        outcome: Outcome,
-        group: Sequence[Result | Rejection],
-        extra: JsonObject | None,
-        limit: int,
-        *,
-        numbered: bool,
-    ) -> list[tuple[Sequence[Result | Rejection], bytes]]:
-        def frame(part: list[JsonObject]) -> JsonObject:
-            message: JsonObject = {"results": part, "correlation_id": outcome.correlation_id} | (extra or {})
-            return message | ({"id": self._message_id()} if numbered else {})
-
-        parts = split([_as_item(item) for item in group], frame, limit)
-        start, paired = 0, []
-        for count, payload in parts:
-            paired.append((group[start : start + count], payload))
-            start += count
-        return paired
+    def _message(
+        self, topic: str, message: JsonObject, items: Sequence[Result | Rejection], *, to_cloud: bool
+    ) -> Message:
+        identifier = self._message_id() if to_cloud else ""
+        if to_cloud:
+            message["id"] = identifier
+        results = [item for item in items if isinstance(item, Result)]
+        alarm = any(result.abnormal for result in results)
+        return Message(topic, dump(message), weight=len(results), alarm=alarm, id=identifier)
 
     def _topic(self, template: str, equipment_id: str) -> str:
         return render_topic(template, thing_name=self._thing_name, equipment_id=equipment_id)
@@ -191,11 +181,6 @@ class Router:
 
 def _as_item(item: Result | Rejection) -> JsonObject:
     return item.as_message() if isinstance(item, Result) else item.as_result()
-
-
-def _message(topic: str, payload: bytes, items: Sequence[Result | Rejection]) -> Message:
-    results = [item for item in items if isinstance(item, Result)]
-    return Message(topic, payload, weight=len(results), alarm=any(result.abnormal for result in results))
 
 
 def _fit(message: dict[str, Any], limit: int) -> bytes:

@@ -9,7 +9,7 @@ change keeps both sides equal under one lock.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from threading import Lock
+from threading import RLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +36,25 @@ class Counts:
 
 
 class Counters:
-    """Counts that several threads change."""
+    """Counts that several threads change.
+
+    Attributes:
+        lock: Hold it to change or read these counts and others that must agree with them at one moment.
+    """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self.lock = RLock()
         self._received = self._scored = self._rejected = self._dropped = self._queued = 0
 
     def arrived(self) -> None:
         """A message was queued."""
-        with self._lock:
+        with self.lock:
             self._received += 1
             self._queued += 1
 
     def gave_up(self, messages: int = 1) -> None:
         """Queued messages were dropped unscored."""
-        with self._lock:
+        with self.lock:
             self._queued -= messages
             self._dropped += messages
 
@@ -61,7 +65,7 @@ class Counters:
             scored: Its readings that were scored.
             rejected: Its readings, or 1 for a message that could not be taken apart, that were not.
         """
-        with self._lock:
+        with self.lock:
             self._received += scored + rejected - 1
             self._queued -= 1
             self._scored += scored
@@ -69,5 +73,5 @@ class Counters:
 
     def snapshot(self) -> Counts:
         """The counts at one moment."""
-        with self._lock:
+        with self.lock:
             return Counts(self._received, self._scored, self._rejected, self._dropped, self._queued)

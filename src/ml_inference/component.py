@@ -1,0 +1,606 @@
+"""The component as a whole: connects, configures, scores, reconnects, stops.
+
+One thread supervises and is the only one that decides; callbacks and other threads tell it what happened through a queue
+of events. It exits only when asked to (0), when it cannot start (1), or when only a restart by the nucleus can help (75).
+A bad message, a bad new model, a bad new configuration or an absent cloud are no reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from random import Random
+from typing import Any
+
+from ml_inference import __version__
+from ml_inference.config import Configuration, ConfigurationError, parse_configuration
+from ml_inference.greengrass.cloud import CloudPublisher
+from ml_inference.greengrass.local import LocalPublisher
+from ml_inference.greengrass.session import (
+    CallFailedError,
+    Connector,
+    NucleusUnavailableError,
+    Session,
+    Subscription,
+    TokenRefusedError,
+)
+from ml_inference.intake import Intake
+from ml_inference.messages import parse_timestamp
+from ml_inference.model.bundle import Model
+from ml_inference.monitoring.counters import Counters
+from ml_inference.outbox import Outbox
+from ml_inference.pipeline import Pipeline, now
+from ml_inference.rollout import Loaded, ModelSlot, Source, artifact_model_directory, load_checked
+from ml_inference.routing import Router
+from ml_inference.worker import Worker
+
+EXIT_STOPPED = 0
+EXIT_CANNOT_START = 1
+EXIT_CONNECTION_LOST = 75
+"""EX_TEMPFAIL of sysexits.h: start me again."""
+
+STOP_SECONDS = 3.5
+"""Time to finish after SIGTERM; classic kills after about 5 s."""
+CONNECT_TIMEOUT = 2.0
+RECONNECT_LIMIT = 60.0
+"""Seconds without a connection after which only a restart, with a new token, can help."""
+FIRST_RECONNECT = 0.1
+LONGEST_RECONNECT = 5.0
+CONFIGURATION_POLL = 30.0
+"""On nucleus lite the subscription to configuration updates can die in silence."""
+MODEL_POLL = 2.0
+STALL_LIMIT = 30.0
+"""Seconds without any answer, while calls wait for one, after which the connection counts as lost."""
+SILENCE_LIMIT = 30.0
+"""Seconds without a message after which the subscription has to prove that it is alive."""
+HEARTBEAT_LIMIT = 10.0
+DEFER_SECONDS = 1.0
+LONGEST_DEFER = 10.0
+
+_HEARTBEAT_PREFIX = b'{"heartbeat":"'
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class _ConfigurationChanged:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _ConfigurationCheck:
+    deployment_id: str
+    proposed: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _ComponentUpdate:
+    deployment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelLoaded:
+    loaded: Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _ChallengerLoaded:
+    loaded: Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelInUse:
+    model: Model
+
+
+class _ExitError(Exception):
+    """The component has to end with a code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Component:
+    """The long-running inference component.
+
+    Args:
+        connector: Opens connections to the nucleus.
+        thing_name: The device's name in AWS IoT.
+        work_directory: Where the outbox lives; survives restarts and updates.
+        overrides: Configuration that wins over the nucleus's, for trying things.
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        thing_name: str,
+        work_directory: Path,
+        overrides: Mapping[str, Any] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connector = connector
+        self._thing_name = thing_name
+        self._outbox_path = work_directory / "outbox" / "outbox.sqlite"
+        self._overrides = dict(overrides or {})
+        self._monotonic = monotonic
+        self._random = Random()  # noqa: S311 - jitter
+        self._events: SimpleQueue[object] = SimpleQueue()
+        self._counters = Counters()
+        self._started = monotonic()
+        self._state = "starting"
+
+        self._configuration = Configuration()
+        self._tree: Mapping[str, Any] | None = None
+        self._configuration_problem: str | None = None
+        self._router = Router(self._configuration, thing_name, monotonic, _message_ids())
+        self._intake = Intake(self._configuration.max_queue, self._counters, monotonic=monotonic)
+        self._local = LocalPublisher(monotonic)
+        self._cloud: CloudPublisher | None = None
+        self._worker: Worker | None = None
+
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load_checked)
+        self._challenger = ModelSlot(
+            self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load_checked
+        )
+        self._model: Model | None = None
+        self._model_problem: str | None = None
+        self._challenger_problem: str | None = None
+
+        self._session: Session | None = None
+        self._subscription: Subscription | None = None
+        self._lost_since: float | None = monotonic()
+        self._reconnect_at = monotonic()
+        self._reconnect_delay = FIRST_RECONNECT
+
+        self._heard = monotonic()
+        self._heartbeat: tuple[bytes, float] | None = None
+        self._heartbeat_topic_refused = False
+        self._deferred_since: float | None = None
+        self._health_at = 0.0
+        self._poll_at = monotonic() + CONFIGURATION_POLL
+        self._look_at = monotonic() + MODEL_POLL
+
+    def stop(self) -> None:
+        """Ask it to stop. May be called from a signal handler or another thread."""
+        self._connector.give_up()
+        self._events.put(_Stop())
+
+    def run(self) -> int:
+        """Work until asked to stop.
+
+        Returns:
+            The exit code.
+        """
+        try:
+            self._connect()
+            while True:
+                self._handle(self._next_event())
+                self._do_what_is_due()
+        except _ExitError as end:
+            if end.code:
+                logger.error("exit %d: %s", end.code, end)
+            else:
+                logger.info("stopping: %s", end)
+            self._finish()
+            return end.code
+
+    # Events.
+
+    def _next_event(self) -> object | None:
+        due = [self._monotonic() + 1.0]
+        if self._session is None:
+            due.append(self._reconnect_at)
+        try:
+            return self._events.get(timeout=max(0.0, min(due) - self._monotonic()))
+        except Empty:
+            return None
+
+    def _handle(self, event: object | None) -> None:
+        match event:
+            case _Stop():
+                raise _ExitError(EXIT_STOPPED, "asked to stop")
+            case _Lost(session) if session is self._session:
+                self._disconnect("the connection to the nucleus is lost")
+            case _ConfigurationChanged():
+                self._read_configuration()
+            case _ConfigurationCheck(deployment_id, proposed):
+                self._answer_check(deployment_id, proposed)
+            case _ComponentUpdate(deployment_id):
+                self._answer_update(deployment_id)
+            case _ModelLoaded(loaded):
+                self._take_model(loaded)
+            case _ChallengerLoaded(loaded):
+                self._take_challenger(loaded)
+            case _ModelInUse(model):
+                self._model = model
+                self._tell_health()
+
+    def _do_what_is_due(self) -> None:
+        moment = self._monotonic()
+        if self._session is None:
+            if moment >= self._reconnect_at:
+                self._connect()
+            return
+        if self._local.stalled_for() > STALL_LIMIT:
+            self._disconnect(f"the nucleus has not answered for {STALL_LIMIT:g} s")
+            return
+        if moment >= self._poll_at:
+            self._poll_at = moment + CONFIGURATION_POLL
+            self._read_configuration()
+        if moment >= self._look_at:
+            self._look_at = moment + MODEL_POLL
+            self._champion.look()
+            self._challenger.look()
+        self._check_subscription(moment)
+        if moment >= self._health_at:
+            self._tell_health()
+
+    # The connection.
+
+    def _connect(self) -> None:
+        """Try once to open a session and begin on it; the next try is scheduled if that fails."""
+        try:
+            session = self._connector.open(lambda lost: self._events.put(_Lost(lost)), CONNECT_TIMEOUT)
+        except TokenRefusedError as error:
+            raise _ExitError(EXIT_CONNECTION_LOST, f"{error}; a restart brings a new one") from error
+        except NucleusUnavailableError as error:
+            self._try_again(str(error))
+            return
+        self._session = session
+        try:
+            self._begin(session)
+        except CallFailedError as error:
+            self._disconnect(str(error))
+
+    def _try_again(self, reason: str) -> None:
+        moment = self._monotonic()
+        since = self._lost_since if self._lost_since is not None else moment
+        if moment - since > RECONNECT_LIMIT:
+            raise _ExitError(EXIT_CONNECTION_LOST, f"no connection to the nucleus for {RECONNECT_LIMIT:g} s: {reason}")
+        self._reconnect_at = moment + self._reconnect_delay * self._random.uniform(0.5, 1.0)
+        self._reconnect_delay = min(LONGEST_RECONNECT, self._reconnect_delay * 2)
+
+    def _disconnect(self, reason: str) -> None:
+        """Give the session up and schedule the next."""
+        logger.warning("%s; connecting again", reason)
+        session, self._session = self._session, None
+        self._subscription = None
+        self._heartbeat = None
+        self._local.detach()
+        if self._cloud:
+            self._cloud.detach()
+        if session:
+            session.close(timeout=0.5)
+        if self._lost_since is None:
+            self._lost_since = self._monotonic()
+        self._try_again(reason)
+
+    def _begin(self, session: Session) -> None:
+        """Everything that a new session needs; raises CallFailedError if the nucleus does not play along."""
+        first = self._tree is None
+        self._read_configuration(session)
+        put = self._events.put
+        watches: tuple[tuple[Callable[[Callable[..., None]], None], Callable[..., object]], ...] = (
+            (session.watch_configuration, _ConfigurationChanged),
+            (session.watch_configuration_checks, _ConfigurationCheck),
+            (session.watch_component_updates, _ComponentUpdate),
+        )
+        for watch, event in watches:
+            try:
+                watch(lambda *details, event=event: put(event(*details)))
+            except CallFailedError as error:
+                # Optional: nucleus lite has none of the last two.
+                logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
+        if self._worker:
+            self._subscribe(session)
+        self._local.attach(session)
+        if self._cloud is None:
+            self._cloud = self._start_cloud()
+        self._cloud.attach(session)
+        if not first:
+            logger.info("connected again after %.1f s", self._monotonic() - (self._lost_since or self._monotonic()))
+        self._lost_since = None
+        self._reconnect_delay = FIRST_RECONNECT
+        self._tell_health()
+
+    def _start_cloud(self) -> CloudPublisher:
+        path, maximum = self._outbox_path, self._configuration.outbox_max_megabytes * 1_000_000
+        cloud = CloudPublisher(
+            lambda: Outbox(path, max_bytes=maximum), qos=self._configuration.cloud_qos, monotonic=self._monotonic
+        )
+        cloud.start()
+        return cloud
+
+    # The subscription.
+
+    def _subscribe(self, session: Session) -> None:
+        """Listen on the configured input topic instead of the one before."""
+        topic = self._configuration.input_topic
+        current: list[Subscription] = []
+
+        def on_payload(payload: bytes) -> None:
+            # Two filters may match the same topic while one follows the other.
+            if self._subscription is None or not current or self._subscription is current[0]:
+                self._received(payload)
+
+        subscription = session.subscribe(topic, on_payload)
+        current.append(subscription)
+        before, self._subscription = self._subscription, subscription
+        self._heard = self._monotonic()
+        self._heartbeat = None
+        self._heartbeat_topic_refused = False
+        if before:
+            before.close()
+        logger.info("listening on %s", topic)
+
+    def _received(self, payload: bytes) -> None:
+        """Runs on the SDK's thread: enqueue and return."""
+        self._heard = self._monotonic()
+        if not payload.startswith(_HEARTBEAT_PREFIX):
+            self._intake.put(payload)
+
+    def _check_subscription(self, moment: float) -> None:
+        """Have a silent subscription prove that it is alive.
+
+        On nucleus lite a JSON message with more than 23 keys kills every subscription that matches its topic, without a
+        word to anybody. So after a silence the component says something on the topic itself, and must hear it.
+        """
+        session, subscription = self._session, self._subscription
+        if session is None or subscription is None or self._heartbeat_topic_refused:
+            return
+        if self._heartbeat is None:
+            if moment - self._heard > SILENCE_LIMIT:
+                self._send_heartbeat(session, subscription.topic, moment)
+            return
+        _, sent = self._heartbeat
+        if self._heard >= sent:
+            self._heartbeat = None
+        elif moment - sent > HEARTBEAT_LIMIT:
+            logger.warning("the subscription to %s has died in silence; subscribing again", subscription.topic)
+            try:
+                self._subscribe(session)
+            except CallFailedError as error:
+                self._disconnect(str(error))
+
+    def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
+        topic = "/".join("heartbeat" if level in ("+", "#") else level for level in subscribed.split("/"))
+        payload = _HEARTBEAT_PREFIX + uuid.uuid4().hex.encode() + b'"}'
+        self._heartbeat = (payload, moment)
+        future = session.publish_local(topic, payload)
+
+        def answered(done: Any) -> None:
+            if type(done.exception()).__name__ == "UnauthorizedError":
+                self._heartbeat_topic_refused = True
+                logger.warning("cannot watch over the subscription: publishing to %s is not in accessControl", topic)
+
+        future.add_done_callback(answered)
+
+    # Configuration.
+
+    def _read_configuration(self, session: Session | None = None) -> None:
+        session = session or self._session
+        if session is None:
+            return
+        try:
+            tree = session.configuration()
+        except CallFailedError as error:
+            if self._tree is None:
+                raise
+            logger.warning("%s", error)
+            return
+        if tree == self._tree:
+            return
+        first, self._tree = self._tree is None, tree
+        try:
+            configuration = parse_configuration(tree | self._overrides)
+        except ConfigurationError as error:
+            if first:
+                raise _ExitError(EXIT_CANNOT_START, f"configuration: {error}") from error
+            self._configuration_problem = str(error)
+            logger.error("the new configuration is refused, the old one stays in force: %s", error)
+            self._tell_health()
+            return
+        self._configuration_problem = None
+        self._apply(configuration, session)
+
+    def _apply(self, configuration: Configuration, session: Session) -> None:
+        before, self._configuration = self._configuration, configuration
+        logging.getLogger("ml_inference").setLevel(configuration.log_level)
+        self._router.configuration = configuration
+        self._intake.resize(configuration.max_queue)
+        if self._cloud:
+            self._cloud.configure(
+                qos=configuration.cloud_qos, outbox_bytes=configuration.outbox_max_megabytes * 1_000_000
+            )
+        if self._worker:
+            self._worker.judge_by(configuration.judgement)
+            logger.info("a new configuration is in force")
+        if self._subscription and configuration.input_topic != before.input_topic:
+            try:
+                self._subscribe(session)
+            except CallFailedError as error:
+                self._configuration_problem = f"InputTopic: {error}; still listening on {before.input_topic}"
+                logger.error("%s", self._configuration_problem)
+        keys = tuple(configuration.trusted_keys)
+        directory = configuration.model_directory
+        self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys))
+        self._challenger.want(Source(Path(configuration.challenger), keys) if configuration.challenger else None)
+        if not configuration.challenger and before.challenger and self._worker:
+            self._worker.challenge(None, configuration.judgement)
+            self._challenger_problem = None
+        self._tell_health()
+
+    def _answer_check(self, deployment_id: str, proposed: dict[str, Any]) -> None:
+        problem = None
+        try:
+            parse_configuration(proposed | self._overrides)
+        except ConfigurationError as error:
+            problem = str(error)
+            logger.warning("deployment %s: its configuration is refused: %s", deployment_id, problem)
+        if self._session:
+            self._session.answer_configuration_check(deployment_id, problem)
+
+    def _answer_update(self, deployment_id: str) -> None:
+        """Let a deployment wait for the queue, but not for long."""
+        moment = self._monotonic()
+        if self._deferred_since is None:
+            self._deferred_since = moment
+        busy = len(self._intake) > 0 and moment - self._deferred_since < LONGEST_DEFER
+        if not busy:
+            self._deferred_since = None
+        if self._session:
+            self._session.answer_component_update(deployment_id, recheck_after=DEFER_SECONDS if busy else 0)
+
+    # Models.
+
+    def _take_model(self, loaded: Loaded) -> None:
+        if loaded.source != self._champion.source:
+            return  # asked for before a newer wish
+        if loaded.model is None:
+            if self._worker is None:
+                raise _ExitError(EXIT_CANNOT_START, f"model {loaded.source.directory}: {loaded.problem}")
+            self._model_problem = f"{loaded.source.directory}: {loaded.problem}"
+            logger.error("the new model is refused, the old one goes on: %s", self._model_problem)
+            self._tell_health()
+            return
+        model = loaded.model
+        self._model_problem = None
+        logger.info("model %s %s is ready: %s", model.manifest.name, model.manifest.version, model.directory)
+        if self._worker is None:
+            self._start_work(model)
+        else:
+            self._worker.swap(model, lambda: self._events.put(_ModelInUse(model)))
+
+    def _start_work(self, model: Model) -> None:
+        self._model = model
+        pipeline = Pipeline(model, self._configuration.judgement)
+        self._worker = Worker(
+            intake=self._intake,
+            pipeline=pipeline,
+            router=self._router,
+            counters=self._counters,
+            publish=self._local.publish,
+            offer=self._offer,
+            monotonic=self._monotonic,
+        )
+        self._worker.start()
+        self._state = "running"
+        if self._session:
+            try:
+                self._subscribe(self._session)
+            except CallFailedError as error:
+                if self._session.lost.is_set():
+                    return
+                raise _ExitError(EXIT_CANNOT_START, f"InputTopic: {error}") from error
+        self._tell_health()
+
+    def _offer(self, messages: Any, unwanted: int) -> None:
+        if self._cloud:
+            self._cloud.offer(messages, unwanted)
+
+    def _take_challenger(self, loaded: Loaded) -> None:
+        if loaded.source != self._challenger.source or self._worker is None:
+            return
+        self._challenger_problem = loaded.problem
+        if loaded.problem:
+            logger.error("the challenger is refused: %s", loaded.problem)
+        self._worker.challenge(loaded.model, self._configuration.judgement)
+        self._tell_health()
+
+    # Health.
+
+    def health(self) -> dict[str, Any]:
+        """The health message: what the component is doing, with which model, and the accounting."""
+        with self._counters.lock:
+            counts = self._counters.snapshot()
+            cloud = self._cloud.counts() if self._cloud else None
+        model = self._model
+        problems = {
+            "configuration": self._configuration_problem,
+            "model": self._model_problem,
+            "challenger": self._challenger_problem,
+            "cloud": self._cloud.problem if self._cloud else None,
+        }
+        message: dict[str, Any] = {
+            "state": self._state,
+            "timestamp": parse_timestamp(now()),
+            "thing_name": self._thing_name,
+            "component_version": __version__,
+            "uptime_seconds": round(self._monotonic() - self._started, 1),
+            "model": {
+                "name": model.manifest.name,
+                "version": model.manifest.version,
+                "directory": str(model.directory),
+                "threshold": self._configuration.threshold
+                if self._configuration.threshold is not None
+                else model.manifest.threshold,
+            }
+            if model
+            else None,
+            "counters": counts.as_message(),
+            "cloud": (cloud.as_message() | {"offline": self._cloud.offline}) if cloud and self._cloud else None,
+            "local": {"published": self._local.published, "failed": self._local.failed},
+            "problems": {key: text[:500] for key, text in problems.items() if text},
+        }
+        if self._cloud and self._cloud.recovery:
+            message["problems"]["outbox"] = "; ".join(self._cloud.recovery)[:500]
+        return message | (self._worker.as_message() if self._worker else {})
+
+    def _tell_health(self) -> None:
+        self._health_at = self._monotonic() + self._configuration.health_interval_seconds
+        self._local.try_publish(self._router.health(self.health()))
+
+    # The end.
+
+    def _finish(self) -> None:
+        """Stop taking, finish what is queued, deliver or keep what is for the cloud: all within STOP_SECONDS."""
+        deadline = self._monotonic() + STOP_SECONDS
+        self._state = "stopping"
+        if self._subscription:
+            self._subscription.close()
+        self._intake.close()
+        connected = self._session is not None
+        if not connected:
+            self._local.abandon()
+        if self._worker and not self._worker.finish(timeout=STOP_SECONDS - 1.0):
+            dropped = self._intake.give_up_all()
+            self._local.abandon()
+            self._worker.finish(timeout=0.3)
+            logger.warning("%d queued messages were dropped: no time was left to score them", dropped)
+        if connected:
+            self._local.drain(max(0.1, deadline - self._monotonic() - 1.0))
+            self._tell_health()
+        if self._cloud:
+            self._cloud.stop(max(0.3, deadline - self._monotonic() - 0.3))
+        self._local.drain(0.2)
+        logger.info("stopped: %s", json.dumps(self._counters.snapshot().as_message()))
+        if self._session:
+            self._session.close(timeout=0.2)
+
+
+def _message_ids() -> Callable[[], str]:
+    """Ids that no other process and no other device gives."""
+    prefix, numbers = uuid.uuid4().hex[:16], count(1)
+    return lambda: f"{prefix}-{next(numbers)}"

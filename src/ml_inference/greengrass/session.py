@@ -1,0 +1,363 @@
+"""One IPC connection to the nucleus, from connect to loss.
+
+The SDK never reconnects: when the connection is lost, every subscription on it is dead and nobody is told. So a
+connection is a `Session` that ends, and the component opens the next one. No call here waits without a time limit, and
+callbacks run on the SDK's only network thread: they must enqueue and return.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from datetime import datetime, timezone
+from threading import Event
+from typing import Any
+
+from awscrt.exceptions import AwsCrtError
+from awscrt.io import ClientBootstrap, DefaultHostResolver, EventLoopGroup, SocketDomain, SocketOptions
+from awsiot.eventstreamrpc import AccessDeniedError, Connection, LifecycleHandler, MessageAmendment
+from awsiot.greengrasscoreipc import model as ipc
+from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
+from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
+
+SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
+TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its value
+CALL_TIMEOUT = 10.0
+"""Seconds that a call may take; nucleus lite stalls for about 5 s a message when a subscriber does not read."""
+
+logger = logging.getLogger(__name__)
+
+
+class NucleusUnavailableError(Exception):
+    """No nucleus answers on the socket; it may be starting."""
+
+
+class TokenRefusedError(Exception):
+    """The nucleus does not know this process's token: only a restart by the nucleus gives a new one."""
+
+
+class CallFailedError(Exception):
+    """The nucleus refused a call, or did not answer in time; the message names the call and the reason."""
+
+
+class Connector:
+    """Opens sessions; owns the SDK's network thread, so that a thousand reconnects use one.
+
+    Args:
+        environment: Holds the socket's path and the token, as the nucleus gives them to a component.
+
+    Raises:
+        NucleusUnavailableError: The variables are missing: this process was not started by a nucleus.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        try:
+            self._socket, token = environment[SOCKET_VARIABLE], environment[TOKEN_VARIABLE]
+        except KeyError as error:
+            raise NucleusUnavailableError(
+                f"{error.args[0]} is not set: this command is started by a Greengrass nucleus"
+            ) from None
+        group = EventLoopGroup(num_threads=1)
+        self._bootstrap = ClientBootstrap(group, DefaultHostResolver(group))
+        self._options = SocketOptions()
+        self._options.domain = SocketDomain.Local
+        self._amend = MessageAmendment.create_static_authtoken_amender(token)
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """Let no call of this connector or its sessions wait any longer. May be called from a signal handler."""
+        self._given_up = True
+
+    def open(self, on_lost: Callable[[Session], None], timeout: float = 10.0) -> Session:
+        """Connect.
+
+        Args:
+            on_lost: Called once, on the SDK's thread, when the connection has ended for whatever reason.
+            timeout: Seconds to wait for the nucleus.
+
+        Raises:
+            TokenRefusedError: The nucleus refuses the token.
+            NucleusUnavailableError: Nobody answers.
+        """
+        handler = _Lifecycle()
+        connection = Connection(
+            host_name=self._socket,
+            port=0,
+            bootstrap=self._bootstrap,
+            socket_options=self._options,
+            connect_message_amender=self._amend,
+        )
+        try:
+            self._wait(connection.connect(handler), timeout)
+        except AccessDeniedError as error:
+            raise TokenRefusedError("the nucleus refuses the token") from error
+        except AwsCrtError as error:
+            # Nucleus lite refuses a token by closing the socket.
+            if error.name == "AWS_IO_SOCKET_CLOSED":
+                raise TokenRefusedError("the nucleus closed the connection at the handshake") from error
+            raise NucleusUnavailableError(error.name) from error
+        except Exception as error:
+            connection.close()
+            raise NucleusUnavailableError(str(error) or f"no answer within {timeout:g} s") from error
+        session = Session(GreengrassCoreIPCClient(connection), self._wait)
+        handler.watch(lambda: on_lost(session), session.lost)
+        return session
+
+    def _wait(self, future: Future[Any], timeout: float) -> Any:
+        """The result of a call, unless it takes too long or the component has to stop."""
+        deadline = time.monotonic() + timeout
+        while not future.done() and not self._given_up and time.monotonic() < deadline:
+            wait([future], timeout=0.1)
+        return future.result(timeout=0)
+
+
+class _Lifecycle(LifecycleHandler):
+    """Knows when the connection ends; the SDK calls it on its network thread."""
+
+    def __init__(self) -> None:
+        self._ended = Event()
+        self._watcher: tuple[Callable[[], None], Event] | None = None
+
+    def watch(self, on_lost: Callable[[], None], lost: Event) -> None:
+        """Tell the session; at once if the connection ended between the handshake and this call."""
+        self._watcher = (on_lost, lost)
+        if self._ended.is_set():
+            self._tell()
+
+    def on_disconnect(self, reason: Exception | None) -> None:
+        logger.debug("IPC connection ended: %r", reason)
+        self._ended.set()
+        self._tell()
+
+    def on_error(self, error: Exception) -> bool:
+        logger.warning("IPC protocol error: %s", error)
+        return True
+
+    def _tell(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher:
+            on_lost, lost = watcher
+            lost.set()
+            on_lost()
+
+
+class Subscription:
+    """A local subscription; `close` ends it."""
+
+    def __init__(self, topic: str, operation: Any) -> None:
+        self.topic = topic
+        self._operation = operation
+
+    def close(self) -> None:
+        """Stop receiving. Does not wait for the nucleus."""
+        self._operation.close()
+
+
+class Session:
+    """A live connection. Its methods may be called from any thread but the SDK's.
+
+    Attributes:
+        lost: Set when the connection has ended.
+    """
+
+    def __init__(self, client: GreengrassCoreIPCClient, wait_for: Callable[[Future[Any], float], Any]) -> None:
+        # Without an executor the callbacks run on the network thread, in order, with no queue that could grow.
+        self._client = GreengrassCoreIPCClientV2(client=client, executor=None)
+        self._wait_for = wait_for
+        self.lost = Event()
+
+    def publish_local(self, topic: str, payload: bytes) -> Future[Any]:
+        """Publish a binary message to a local topic; the future ends when the nucleus has taken it.
+
+        Binary, because a JSON message with more than 23 keys or 42 list items silently kills its subscribers on lite.
+        """
+        message = ipc.PublishMessage(binary_message=ipc.BinaryMessage(message=payload))
+        return _future(lambda: self._client.publish_to_topic_async(topic=topic, publish_message=message))
+
+    def publish_cloud(self, topic: str, payload: bytes, qos: int) -> Future[Any]:
+        """Publish to AWS IoT Core; the future ends when the nucleus has taken it (classic: spooled it)."""
+        return _future(lambda: self._client.publish_to_iot_core_async(topic_name=topic, qos=str(qos), payload=payload))
+
+    def subscribe(self, topic: str, on_payload: Callable[[bytes], None]) -> Subscription:
+        """Subscribe to a local topic.
+
+        Args:
+            topic: MQTT filter.
+            on_payload: Called on the network thread with each message as JSON bytes; must only enqueue.
+
+        Raises:
+            CallFailedError: The nucleus refuses (the topic is not in the recipe's accessControl), or does not answer.
+        """
+
+        def event(message: ipc.SubscriptionResponseMessage) -> None:
+            if message.binary_message is not None:
+                on_payload(message.binary_message.message or b"")
+            elif message.json_message is not None:
+                on_payload(_json_bytes(message.json_message.message))
+
+        operation = self._stream(
+            f"subscribe to {topic!r}", self._client.subscribe_to_topic_async, on_event=event, topic=topic
+        )
+        return Subscription(topic, operation)
+
+    def configuration(self) -> dict[str, Any]:
+        """The component's whole configuration tree.
+
+        Raises:
+            CallFailedError: The nucleus does not answer.
+        """
+        response = self._call("read the configuration", self._client.get_configuration_async, key_path=[])
+        return dict(response.value or {})
+
+    def watch_configuration(self, on_change: Callable[[], None]) -> None:
+        """Be told of every change of the configuration; events may come twice.
+
+        Raises:
+            CallFailedError: The nucleus refuses.
+        """
+        self._stream(
+            "watch the configuration",
+            self._client.subscribe_to_configuration_update_async,
+            on_event=lambda _: on_change(),
+            key_path=[],
+        )
+
+    def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> None:
+        """Be asked whether a deployment's configuration is valid. Classic only.
+
+        Args:
+            on_check: Called on the network thread with the deployment's id and the proposed configuration; the answer is
+                `answer_configuration_check`.
+
+        Raises:
+            CallFailedError: The nucleus refuses; nucleus lite always does.
+        """
+
+        def event(message: ipc.ValidateConfigurationUpdateEvents) -> None:
+            proposed = message.validate_configuration_update_event
+            if proposed is not None:
+                on_check(proposed.deployment_id or "", dict(proposed.configuration or {}))
+
+        self._stream(
+            "be asked about configuration changes",
+            self._client.subscribe_to_validate_configuration_updates_async,
+            on_event=event,
+        )
+
+    def answer_configuration_check(self, deployment_id: str, problem: str | None) -> Future[Any]:
+        """Accept a proposed configuration, or refuse it with the problem, which fails its deployment."""
+        status = ipc.ConfigurationValidityStatus.REJECTED if problem else ipc.ConfigurationValidityStatus.ACCEPTED
+        report = ipc.ConfigurationValidityReport(status=status, deployment_id=deployment_id, message=problem)
+        return _future(
+            lambda: self._client.send_configuration_validity_report_async(configuration_validity_report=report)
+        )
+
+    def watch_component_updates(self, on_update: Callable[[str], None]) -> None:
+        """Be asked before a deployment stops this component. Classic only.
+
+        Args:
+            on_update: Called on the network thread with the deployment's id; the answer is `answer_component_update`.
+
+        Raises:
+            CallFailedError: The nucleus refuses; nucleus lite always does.
+        """
+
+        def event(message: ipc.ComponentUpdatePolicyEvents) -> None:
+            if message.pre_update_event is not None:
+                on_update(message.pre_update_event.deployment_id or "")
+
+        self._stream("be asked before updates", self._client.subscribe_to_component_updates_async, on_event=event)
+
+    def answer_component_update(self, deployment_id: str, *, recheck_after: float) -> Future[Any]:
+        """Let an update go on at once (0), or have it ask again.
+
+        Args:
+            deployment_id: The deployment that asked.
+            recheck_after: Seconds.
+        """
+        return _future(
+            lambda: self._client.defer_component_update_async(
+                deployment_id=deployment_id,
+                recheck_after_ms=int(recheck_after * 1000),
+                message="draining the queue" if recheck_after else None,
+            )
+        )
+
+    def merge_configuration(self, key_path: list[str], value: dict[str, Any]) -> None:
+        """Merge into the component's own configuration.
+
+        Raises:
+            CallFailedError: The nucleus refuses.
+        """
+        self._call(
+            "update the configuration",
+            self._client.update_configuration_async,
+            key_path=key_path,
+            timestamp=datetime.now(timezone.utc),
+            value_to_merge=value,
+        )
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End the connection.
+
+        Args:
+            timeout: Seconds to wait for the socket to close.
+        """
+        try:
+            self._client.close(executor_wait=False).result(timeout)
+        except Exception as error:  # noqa: BLE001 - the reason why it was lost already; nothing is left to do
+            logger.debug("IPC connection closed: %r", error)
+
+    def _call(self, what: str, function: Callable[..., Future[Any]], **arguments: Any) -> Any:
+        try:
+            return self._wait_for(function(**arguments), CALL_TIMEOUT)
+        except Exception as error:
+            raise CallFailedError(f"cannot {what}: {describe(error)}") from error
+
+    def _stream(
+        self, what: str, function: Callable[..., Any], *, on_event: Callable[[Any], None], **arguments: Any
+    ) -> Any:
+        def error(reason: Exception) -> bool:
+            logger.warning("cannot %s any more: %s", what, describe(reason))
+            return False  # True or None would close the stream
+
+        try:
+            future, operation = function(
+                on_stream_event=on_event, on_stream_error=error, on_stream_closed=_closed, **arguments
+            )
+            self._wait_for(future, CALL_TIMEOUT)
+        except Exception as failure:
+            raise CallFailedError(f"cannot {what}: {describe(failure)}") from failure
+        return operation
+
+
+def _closed() -> None:
+    """The SDK's closed callback is unreliable (its guard is inverted); the loss is learnt from the connection."""
+
+
+def _json_bytes(message: Any) -> bytes:
+    try:
+        return json.dumps(message).encode()
+    except (ValueError, RecursionError):
+        # Deeper than Python can write; refused by the decoder like any other text that is no JSON.
+        return b"a message nested too deeply"
+
+
+def _future(start: Callable[[], Future[Any]]) -> Future[Any]:
+    """A call whose immediate failure arrives through the future like any later one."""
+    try:
+        return start()
+    except Exception as error:  # noqa: BLE001 - the SDK raises errors of many types when the connection is gone
+        failed: Future[Any] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def describe(error: BaseException) -> str:
+    """The reason of a failed call in a few words, without the SDK's representation."""
+    text = getattr(error, "message", None) or str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

