@@ -14,6 +14,7 @@ and lite's cloud deployments could unpack it, lite's local deployments cannot.
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ class Launcher:
         """
         self.home.mkdir(parents=True, exist_ok=True)
         for leftover in self.home.glob("tmp-*"):  # of an installation that was killed
-            _remove(leftover)
+            remove(leftover)
         python = self._prepare()
         if arguments:
             print(_output([python, *arguments], self._child_environment(), cwd=self.app), end="")
@@ -107,9 +108,9 @@ class Launcher:
         try:
             with zipfile.ZipFile(str(self.archive)) as opened:
                 opened.extractall(str(temporary), self._files)
-            _publish(temporary, self.app)
+            publish(temporary, self.app)
         finally:
-            _remove(temporary)
+            remove(temporary)
 
     def _environments(self, app: Path) -> "list[Path]":
         """Where the environment of an unpacked artifact may be, one place for each Python version."""
@@ -141,9 +142,9 @@ class Launcher:
                 command += ["--no-index", "--find-links", str((temporary / wheels[0]).parent)]
             _output([*command, "--requirement", str(self.app / "requirements.lock")], variables)
             environment = self._environments(self.app)[SUPPORTED.index(version)]
-            _publish(target, environment)
+            publish(target, environment)
         finally:
-            _remove(temporary)
+            remove(temporary)
         return environment
 
     def _wheels_for(self, machine: str, version: str) -> "list[str]":
@@ -166,7 +167,7 @@ class Launcher:
             if app.is_dir():
                 needed.update([app, *self._environments(app)])
         for path in set(self.home.iterdir()) - needed:
-            _remove(path)
+            remove(path)
 
 
 def find_python(versions: "list[str]") -> "tuple[str, str]":
@@ -233,10 +234,15 @@ def _output(command: "list[str]", variables: "dict[str, str]", cwd: "Path | None
     if done.returncode == 0:
         return text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]  # pip's, or the last thing said
+    causes = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:] or [f"exit code {done.returncode}"]
     if done.returncode < 0:
         causes = [f"killed by signal {-done.returncode}"]
-    raise InstallError(f"{' '.join(command[1:4])}: {' '.join(causes) or f'exit code {done.returncode}'}")
+    # pip repeats this and ends with "No matching distribution found", which is not the cause.
+    unreachable = re.search("connection broken by (.*)", text)
+    if unreachable:
+        causes = [f"cannot reach the package index: {unreachable.group(1)}"]
+    what = " ".join(part for part in command[1:4] if part != "-m")
+    raise InstallError(f"{what}: {' '.join(causes)}")
 
 
 def _own_environment() -> "dict[str, str]":
@@ -249,14 +255,20 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _publish(temporary: Path, final: Path) -> None:
-    """Give a complete directory its name once all of it has reached the disk: gateways lose power."""
+def publish(temporary: Path, final: Path) -> None:
+    """Give a complete directory its name once all of it has reached the disk: gateways lose power.
+
+    Args:
+        temporary: The directory, on the same file system as `final`.
+        final: Its name; what bears it already is replaced.
+    """
     os.sync()
-    _remove(final)
+    remove(final)
     temporary.rename(final)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(str(path), ignore_errors=True)
     elif path.exists() or path.is_symlink():
