@@ -13,7 +13,7 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from datetime import datetime, timezone
 from types import FrameType
@@ -24,7 +24,7 @@ from awsiot.eventstreamrpc import LifecycleHandler
 from awsiot.greengrasscoreipc import model
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
-from sensor_simulator.fleet import LABEL, Row
+from sensor_simulator.fleet import LABEL, Machine, Row
 from sensor_simulator.messages import malformed, message
 from sensor_simulator.settings import Settings, SettingsError, parse, unknown
 
@@ -35,6 +35,7 @@ _ENVIRONMENT = ("SVCUID", "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT")
 _ANSWER_S = 10.0
 """Time limit of every call; nucleus lite can block five seconds for each message that a stalled subscriber leaves unread."""
 _MAX_IN_FLIGHT = 200
+"""Messages without an answer, some 100 kB; more are dropped and counted."""
 _SUMMARY_S = 60.0
 _LATE_S = 1.0
 """More than this behind the clock (a suspended machine), and the missed readings are left out."""
@@ -110,6 +111,8 @@ class _Session:
         self._overrides = overrides
         self._outbound = _Outbound(ipc)
         self._sequence = 0
+        self._abnormal: set[str] = set()
+        self._summary_due = time.monotonic() + _SUMMARY_S
 
     def run(self, seconds: float | None) -> int:
         try:
@@ -122,48 +125,46 @@ class _Session:
             _log.error("configuration cannot be read: %r", error)
             return EXIT_CONNECTION_LOST
         ends = math.inf if seconds is None else time.monotonic() + seconds
+        machines = _begin(settings)
         try:
             while True:
-                event = self._tell(settings, ends)
+                event = self._tell(machines, settings, ends)
                 if event == "connection lost":
                     return EXIT_CONNECTION_LOST
                 if event is None:
                     self._outbound.wait()
                     return 0
-                settings = self._changed(settings)
+                changed = self._changed(settings)
+                # One merge brings an event for each leaf.
+                if changed != settings:
+                    settings, machines = changed, _begin(changed)
+                    self._abnormal.clear()
         finally:
             _log.info("ended: %s", self._outbound)
 
-    def _tell(self, settings: Settings, ends: float) -> _Event | None:
-        """Publish one story; returns at an event, or with None when the time is over."""
-        _log.info("publishing to %s: %s", settings.topic, settings)
-        machines = settings.fleet().machines
-        step = 1.0 / settings.rate_hz
-        abnormal: dict[str, bool] = {}
+    def _tell(self, machines: Iterator[Machine], settings: Settings, ends: float) -> _Event | None:
+        """Publish as the machines take their turns; returns at an event, or with None when the time is over."""
+        # They share a period instead of all speaking at once.
+        interval = 1.0 / (settings.rate_hz * settings.machines)
         due = time.monotonic()
-        summary = due + _SUMMARY_S
-        # The machines take turns within a period instead of all speaking at once.
-        for machine in itertools.cycle(machines):
-            if due >= ends:
-                return None
+        while due < ends:
             try:
                 return self._events.get(timeout=max(0.0, due - time.monotonic()))
             except queue.Empty:
                 pass
-            row = machine.read(step=step, at=datetime.now(timezone.utc))
-            abnormal[machine.equipment_id] = bool(row[LABEL])
+            row = next(machines).read(step=1.0 / settings.rate_hz, at=datetime.now(timezone.utc))
             self._publish(row, settings)
             now = time.monotonic()
-            due += step / len(machines)
+            due += interval
             if now - due > _LATE_S:
                 due = now
-            if now >= summary:
-                summary = now + _SUMMARY_S
-                names = [name for name, is_abnormal in abnormal.items() if is_abnormal]
-                _log.info("%s; abnormal now: %s", self._outbound, ", ".join(names) or "none")
-        raise AssertionError("a fleet has at least one machine")
+            if now >= self._summary_due:
+                self._summary_due = now + _SUMMARY_S
+                _log.info("%s; abnormal now: %s", self._outbound, ", ".join(sorted(self._abnormal)) or "none")
+        return None
 
     def _publish(self, row: Row, settings: Settings) -> None:
+        (self._abnormal.add if row[LABEL] else self._abnormal.discard)(str(row["equipment_id"]))
         self._sequence += 1
         turn, rest = divmod(self._sequence, settings.bad_every) if settings.bad_every else (0, 1)
         if rest:
@@ -201,6 +202,12 @@ class _Session:
         except Exception as error:  # noqa: BLE001 - a wrong change must not stop what runs
             _log.error("changed configuration not taken: %s", error)
             return old
+
+
+def _begin(settings: Settings) -> Iterator[Machine]:
+    """Begin a story; its machines take turns without end."""
+    _log.info("publishing to %s: %s", settings.topic, settings)
+    return itertools.cycle(settings.fleet().machines)
 
 
 class _Outbound:
