@@ -140,7 +140,7 @@ class _Session:
                     settings, machines = changed, _begin(changed)
                     self._abnormal.clear()
         finally:
-            _log.info("ended: %s", self._outbound)
+            _log.info("ended: %s", self._outbound.summary())
 
     def _tell(self, machines: Iterator[Machine], settings: Settings, ends: float) -> _Event | None:
         """Publish as the machines take their turns; returns at an event, or with None when the time is over."""
@@ -160,7 +160,7 @@ class _Session:
                 due = now
             if now >= self._summary_due:
                 self._summary_due = now + _SUMMARY_S
-                _log.info("%s; abnormal now: %s", self._outbound, ", ".join(sorted(self._abnormal)) or "none")
+                _log.info("%s; abnormal now: %s", self._outbound.summary(), ", ".join(sorted(self._abnormal)) or "none")
         return None
 
     def _publish(self, row: Row, settings: Settings) -> None:
@@ -220,7 +220,9 @@ class _Outbound:
         self.malformed = 0
         self.published = self.failed = self.unanswered = self.dropped = 0
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """What became of everything so far."""
+        self._sweep()
         return (
             f"{self.published} published ({self.malformed} malformed), {self.failed} failed, {self.unanswered} unanswered, "
             f"{self.dropped} dropped, {len(self._in_flight)} in flight"
