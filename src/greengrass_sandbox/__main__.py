@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--watch-cloud", action="append", default=[], metavar="FILTER", help="print messages that reach the cloud"
     )
-    parser.add_argument("--logs", action="store_true", help="print what components write")
+    parser.add_argument("--no-logs", dest="logs", action="store_false", help="do not print what components write")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument(
         "--log-level", default="WARNING", help="of the sandbox itself, to standard error (default: WARNING)"
@@ -98,7 +98,6 @@ class _Session:
             ]
             tasks.append(loop.create_task(self._print_events(nucleus.events())))
             code = await self._until_stopped(loop)
-            await asyncio.gather(*(component.stop(5) for component in nucleus.components))
         await asyncio.gather(*tasks)
         return code
 
@@ -215,7 +214,7 @@ def _as_text(fields: Mapping[str, Any]) -> str:
     subject = fields.get("topic") or fields.get("component") or ""
     said = fields.get("payload", fields.get("state", fields.get("line", fields.get("message", fields.get("socket")))))
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return f"{clock} {fields['event']:<6} {subject} {text}".replace("  ", " ")
+    return " ".join(filter(None, (clock, fields["event"], subject, text)))
 
 
 def _read_merges(texts: Iterable[str]) -> dict[str, Any]:

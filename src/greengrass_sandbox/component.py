@@ -98,6 +98,7 @@ class Component:
         self._state: State = "NEW"
         self._waiters: list[tuple[State, asyncio.Future[None]]] = []
         self._process: Process | None = None
+        self._processes: set[Process] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._reported_error = False
@@ -190,13 +191,20 @@ class Component:
             return
         self._stopping.set()
         process = self._process
-        if process is not None:
+        if self._state in ("STARTING", "RUNNING"):
             self._change("STOPPING")
             await self._run_shutdown_script()
-            if not await process.stop(self._grace() if grace is None else grace):
-                logger.warning("%s did not stop in time and was killed", self.name)
+        if process is not None and not await process.stop(self._grace() if grace is None else grace):
+            logger.warning("%s did not stop in time and was killed", self.name)
         await supervisor
         self._change("FINISHED")
+
+    async def end(self, grace: float) -> None:
+        """Stops the component for good, with whatever of it is still running: an install script, too."""
+        await self.stop(grace)
+        for process in list(self._processes):
+            process.kill()
+            await process.wait()
 
     async def restart(self) -> None:
         """Stops the component and starts it again."""
@@ -221,27 +229,27 @@ class Component:
         command = plan.command(step)
         if command is None:
             return True
-        process = await self._spawn(command)
-        try:
-            code = await asyncio.wait_for(asyncio.shield(process.wait()), command.timeout)
-        except asyncio.TimeoutError:
+        code = await self._run_for(command, command.timeout)
+        if code is None:
             self._on_line(self.name, f"{step} took longer than its Timeout of {command.timeout:g} s and was killed")
-            return False
-        finally:
-            process.kill()
         return code == 0
 
     async def _run_shutdown_script(self) -> None:
-        if self._plan is not None and not self._profile.exact_keys:  # lite ignores it
-            command = self._plan.command("shutdown")
-            if command is not None:
-                process = await self._spawn(command)
-                try:
-                    await asyncio.wait_for(asyncio.shield(process.wait()), min(command.timeout, SHUTDOWN_TIMEOUT))
-                except asyncio.TimeoutError:
-                    logger.warning("the shutdown script of %s was killed", self.name)
-                finally:
-                    process.kill()
+        command = (
+            None if self._plan is None or self._profile.exact_keys else self._plan.command("shutdown")
+        )  # lite ignores it
+        if command is not None and await self._run_for(command, min(command.timeout, SHUTDOWN_TIMEOUT)) is None:
+            logger.warning("the shutdown script of %s was killed", self.name)
+
+    async def _run_for(self, command: Command, limit: float) -> int | None:
+        """Runs a script to its end and returns its exit code; None if it had to be killed."""
+        process = await self._spawn(command)
+        try:
+            return await asyncio.wait_for(self._ended(process), limit)
+        except asyncio.TimeoutError:
+            return None
+        finally:
+            process.kill()
 
     async def _supervise(self, plan: Plan, step: str, begun: asyncio.Event) -> None:
         failures: deque[float] = deque()
@@ -290,7 +298,7 @@ class Component:
             elif step == "run":
                 self._change("RUNNING")
             begun.set()
-            code = await process.wait()
+            code = await self._ended(process)
         finally:
             self._process = None
         if step == "startup" and code == 0 and not self._stopping.is_set():
@@ -308,13 +316,21 @@ class Component:
         return False
 
     async def _spawn(self, command: Command) -> Process:
-        return await start(
+        process = await start(
             command.arguments,
             directory=self.work_path,
             environment=command.environment,
             log_path=self.log_path,
             on_line=lambda line: self._on_line(self.name, line),
         )
+        self._processes.add(process)
+        return process
+
+    async def _ended(self, process: Process) -> int:
+        """Waits for a process, however often the waiting itself is given up."""
+        code = await process.wait()
+        self._processes.discard(process)
+        return code
 
     def _change(self, state: State) -> None:
         if state == self._state:

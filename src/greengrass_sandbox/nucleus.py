@@ -167,7 +167,7 @@ class Nucleus:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await asyncio.gather(*(component.stop(EXIT_GRACE) for component in self._components.values()))
+            await asyncio.gather(*(component.end(EXIT_GRACE) for component in self._components.values()))
         finally:
             await self._server.close()
             self.iot_core.close()

@@ -11,8 +11,12 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 OnLine = Callable[[str], None]
+
+LAST_OUTPUT: Final = 1.0
+"""Seconds for which output is still read after a script's end."""
 
 
 class Process:
@@ -22,8 +26,11 @@ class Process:
         pid: Process id of the shell, which is also the id of its group.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, log_path: Path, on_line: OnLine) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, output: asyncio.StreamReader, log_path: Path, on_line: OnLine
+    ) -> None:
         self._process = process
+        self._output = output
         self._on_line = on_line
         self.pid = process.pid
         self._pump = asyncio.get_running_loop().create_task(self._copy_output(log_path))
@@ -32,7 +39,9 @@ class Process:
         """Waits for the script's end, ends what it left running, and returns its exit code (negative: a signal)."""
         code = await self._process.wait()
         self._signal(signal.SIGKILL)
-        await self._pump
+        # What left the group (a daemon) may hold the pipe open for ever.
+        await asyncio.wait({self._pump}, timeout=LAST_OUTPUT)
+        self._pump.cancel()
         return code
 
     async def stop(self, grace: float) -> bool:
@@ -61,12 +70,9 @@ class Process:
             os.killpg(self.pid, number)
 
     async def _copy_output(self, log_path: Path) -> None:
-        output = self._process.stdout
-        if output is None:
-            raise RuntimeError("the process was started without a pipe")
         rest = b""
         with log_path.open("ab", buffering=0) as log:
-            while data := await output.read(65536):
+            while data := await self._output.read(65536):
                 log.write(data)
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
@@ -90,13 +96,26 @@ async def start(
     Raises:
         OSError: It cannot be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        cwd=directory,
-        env=dict(environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
+    # A pipe of our own: on some versions of Python asyncio's own pipe delays the news of the script's end until everything
+    # that the script left running has closed it, too.
+    read_end, write_end = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            cwd=directory,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=write_end,
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    output = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", buffering=0)
     )
-    return Process(process, log_path, on_line)
+    return Process(process, output, log_path, on_line)

@@ -26,6 +26,9 @@ APPLICATION_MESSAGE, APPLICATION_ERROR, PING, PING_RESPONSE, CONNECT, CONNECT_AC
 CONNECTION_ACCEPTED, TERMINATE_STREAM = 1, 2
 NAMESPACE: Final = "aws.greengrass#"
 
+REFUSAL_GRACE: Final = 1.0
+"""Seconds that a refused component gets to hang up by itself, where a refusal is answered."""
+
 
 class OperationError(Exception):
     """An error that a component gets in answer to a request.
@@ -293,6 +296,11 @@ class IpcServer:
                 await connection.reading.wait()
                 if not connection.component:
                     if not await self._shake_hands(connection, frame):
+                        # An answer that is followed by a hang-up at once can be lost on the way: the component hangs up.
+                        with contextlib.suppress(asyncio.TimeoutError):
+                            await asyncio.wait_for(
+                                reader.read(), REFUSAL_GRACE if self._profile.refuses_with_answer else 0
+                            )
                         return
                 else:
                     await self._handle(connection, frame)
