@@ -9,19 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import xgboost
 
 from ml_inference.model.manifest import (
+    MANIFEST_FILE,
     Manifest,
     ModelError,
     booster_feature_name,
-    read_manifest,
+    parse_manifest,
+    read_file,
+    read_manifest_bytes,
     scores_agree,
 )
-from ml_inference.model.scorer import Scorer
+from ml_inference.model.scorer import Scorer, reason
+from ml_inference.model.trust import check_signature
+from ml_inference.model.verification import verify_in_child
 
 MAX_BOOSTER_BYTES = 512 * 1024 * 1024
 
@@ -41,31 +47,53 @@ class Model:
     directory: Path
 
 
-def load_model(directory: Path) -> Model:
+def load_model(directory: Path, *, trusted_keys: Sequence[str] = (), expected: Manifest | None = None) -> Model:
     """Load a model directory.
 
-    Checks, in this order: the manifest's own rules; the booster's SHA-256; that neither manifest nor booster comes from
-    a newer xgboost; number, names and order of the features; the objective; the golden scores within 1e-5. Scoring the
-    golden readings, one at a time as in operation, also warms the booster up (its first prediction is 3 to 6 times slower).
+    Checks, in this order: the manifest's own rules; its signature, if there are trusted keys; the booster's SHA-256; that
+    neither manifest nor booster comes from a newer xgboost, and both from the same; number, names and order of the
+    features; the objective; the golden scores within 1e-5. Scoring the golden readings, one at a time as in operation, also
+    warms the booster up (its first prediction is 3 to 6 times slower).
 
     Args:
         directory: Holds `manifest.json` and the booster.
+        trusted_keys: Ed25519 public keys (base64); if there are any, one of them must have signed the manifest.
+        expected: What the manifest must say; None for no such demand.
 
     Raises:
         ModelError: A check failed; the message begins with the check's name.
     """
-    manifest = read_manifest(directory)
+    content = read_manifest_bytes(directory)
+    manifest = parse_manifest(content)
+    if trusted_keys:
+        check_signature(directory, content, trusted_keys)
+    if expected is not None and manifest != expected:
+        raise ModelError(f"manifest: {directory / MANIFEST_FILE} changed while the model was being checked")
     data = _read_booster(directory, manifest)
-    refuse_newer(manifest.xgboost_version, "manifest")
-    version = booster_version(data)
-    if version:
-        refuse_newer(version, "booster")
+    _check_version(data, manifest)
     booster = parse_booster(data)
     _check_features(booster, manifest)
     _check_objective(booster, manifest)
     model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.features)), directory=directory)
     check_golden(model)
     return model
+
+
+def load_verified(directory: Path, *, trusted_keys: Sequence[str] = ()) -> Model:
+    """Load a model that is not known to be sound into a process that must not die of it.
+
+    All checks run in a child process first (`verify_in_child`), then again here, on the same manifest and booster.
+
+    Args:
+        directory: Holds `manifest.json` and the booster.
+        trusted_keys: As for `load_model`.
+
+    Raises:
+        ModelError: A check failed, or the booster crashed or hung the child.
+    """
+    return load_model(
+        directory, trusted_keys=trusted_keys, expected=verify_in_child(directory, trusted_keys=trusted_keys)
+    )
 
 
 def check_golden(model: Model) -> None:
@@ -97,7 +125,7 @@ def parse_booster(data: bytes) -> xgboost.Booster:
         booster.load_model(bytearray(data))
     # A damaged booster raises errors of many types (XGBoostError, UnicodeDecodeError, ValueError, ...).
     except Exception as error:
-        raise ModelError(f"booster: xgboost {xgboost.__version__} cannot load it: {str(error)[:300]!r}") from error
+        raise ModelError(f"booster: xgboost {xgboost.__version__} cannot load it: {reason(error)}") from error
     return booster
 
 
@@ -156,16 +184,22 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _read_booster(directory: Path, manifest: Manifest) -> bytes:
     path = directory / manifest.booster.file
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BOOSTER_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"booster: cannot read {path}: {error.strerror}") from error
-    if len(data) > MAX_BOOSTER_BYTES:
-        raise ModelError(f"booster: larger than {MAX_BOOSTER_BYTES} bytes")
+    data = read_file(path, MAX_BOOSTER_BYTES, "booster")
     if sha256(data) != manifest.booster.sha256:
         raise ModelError(f"checksum: {path.name} is not the file that the manifest describes (SHA-256 differs)")
     return data
+
+
+def _check_version(data: bytes, manifest: Manifest) -> None:
+    refuse_newer(manifest.xgboost_version, "manifest")
+    version = booster_version(data)
+    if version is None:
+        raise ModelError("booster: does not say which xgboost wrote it")
+    refuse_newer(version, "booster")
+    if _version(version) != _version(manifest.xgboost_version):
+        raise ModelError(
+            f"booster: written by xgboost {version}, the manifest says {manifest.xgboost_version}: one of them was altered"
+        )
 
 
 def _check_features(booster: xgboost.Booster, manifest: Manifest) -> None:

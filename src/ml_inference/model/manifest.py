@@ -38,6 +38,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class _Format(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    format: int
+
+
 class Histogram(_Strict):
     """The distribution of one feature in the training data.
 
@@ -202,10 +208,21 @@ def parse_manifest(data: bytes | str) -> Manifest:
     """Read a manifest strictly.
 
     Raises:
-        ModelError: Not JSON, or a field is missing, unknown or wrong; the message names the field and the rule.
+        ModelError: Not JSON, of a newer format, or a field is missing, unknown or wrong; the message names the field and
+            the rule.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise ModelError(f"manifest: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        # The format comes first: a newer one may break every other rule, and only its number says what to do.
+        made_for = _Format.model_validate_json(data).format
+    except ValidationError:
+        made_for = FORMAT
+    if made_for > FORMAT:
+        raise ModelError(
+            f"manifest: made for a newer ml-inference (format {made_for}, this one reads format {FORMAT}): "
+            "update the component before the model"
+        )
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -218,13 +235,40 @@ def parse_manifest(data: bytes | str) -> Manifest:
 
 def read_manifest(directory: Path) -> Manifest:
     """Read `manifest.json` of a model directory; see `parse_manifest`."""
-    path = directory / MANIFEST_FILE
+    return parse_manifest(read_manifest_bytes(directory))
+
+
+def read_manifest_bytes(directory: Path) -> bytes:
+    """The exact bytes of `manifest.json`: what a signature covers.
+
+    Raises:
+        ModelError: It cannot be read, or is too large.
+    """
+    return read_file(directory / MANIFEST_FILE, MAX_MANIFEST_BYTES, "manifest")
+
+
+def read_file(path: Path, limit: int, what: str) -> bytes:
+    """Read a whole file of a model directory.
+
+    Args:
+        path: A regular file: opening a named pipe would wait for ever.
+        limit: Most bytes that it may hold.
+        what: Begins the message of an error.
+
+    Raises:
+        ModelError: It is not a regular file, cannot be read, or is too large.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{what}: {path} is not a file")
         with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
+            # Not `limit`: a buffer of the size asked for is reserved before anything is read.
+            data = file.read(min(limit, path.stat().st_size) + 1)
     except OSError as error:
-        raise ModelError(f"manifest: cannot read {path}: {error.strerror}") from error
-    return parse_manifest(data)
+        raise ModelError(f"{what}: cannot read {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise ModelError(f"{what}: {path} is larger than {limit} bytes")
+    return data
 
 
 def dump_manifest(manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ manifest's order. A booster is never changed once it is in use; a new model is a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -57,7 +58,7 @@ class Scorer:
         try:
             predicted = self._booster.inplace_predict(matrix)
         except xgboost.core.XGBoostError as error:
-            raise ModelError(f"booster: cannot predict: {_first_line(error)}") from error
+            raise ModelError(f"booster: cannot predict: {reason(error)}") from error
         if not np.isfinite(predicted).all():
             raise ModelError("booster: gives scores that are not finite")
         scores: list[Score] = predicted.tolist()
@@ -74,13 +75,23 @@ class Scorer:
 
         Returns:
             Shape (n, f); for a multi-class model (n, classes, f). The bias is left out.
+
+        Raises:
+            ModelError: XGBoost has no SHAP values for this kind of booster (trees with vector leaves).
         """
         matrix = xgboost.DMatrix(np.asarray(rows, dtype=np.float32), nthread=1)
-        values: npt.NDArray[np.float32] = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
+        try:
+            values: npt.NDArray[np.float32] = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
+        except xgboost.core.XGBoostError as error:
+            raise ModelError(f"booster: cannot explain its scores: {reason(error)}") from error
         return values[..., :-1]
 
 
-def _first_line(error: Exception) -> str:
-    """XGBoost's messages end in a native stack trace; the reason is in the first line."""
+def reason(error: Exception) -> str:
+    """What XGBoost means by an error: the first line, without the time, the place in its source and the native stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    if lines[0] == "std::bad_alloc":
+        return "it asks for more memory than there is"
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", lines[0])[:300]
