@@ -447,7 +447,7 @@ def split(items: Sequence[JsonObject], envelope: JsonObject, limit: int) -> list
         Messages with `results`; where there are several each has `part` (from 1) and `parts`.
     """
     sizes = [len(dump(item)) + 1 for item in items]
-    room = limit - len(dump(envelope))
+    room = limit - len(dump(envelope | {"results": []}))
     if sum(sizes) <= room:
         return [envelope | {"results": list(items)}]
     room -= 26  # ,"part":9999,"parts":9999

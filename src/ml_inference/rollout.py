@@ -88,15 +88,15 @@ class ModelSlot:
         """Ask for the model of a source; nothing happens if it was asked for already and has not changed."""
         if source != self._source:
             self._source, self._seen = source, None
-            self.look(even_if_missing=True)
+            self.look(first=True)
 
-    def look(self, *, even_if_missing: bool = False) -> None:
+    def look(self, *, first: bool = False) -> None:
         """Load again if the directory holds another model than at the last look."""
         if self._source is None:
             return
         seen = fingerprint(self._source.directory)
         # A directory that is being replaced is missing for a moment; the next look finds it.
-        if seen == self._seen or (seen is None and not even_if_missing):
+        if not first and seen in (self._seen, None):
             return
         self._seen = seen
         self._executor.submit(self._work, self._source)

@@ -45,7 +45,7 @@ class CloudCounts:
     Attributes:
         delivered: Taken by the nucleus: sent on lite, spooled on classic.
         waiting: In memory, in flight or in the outbox.
-        expired: Given up, oldest normal results first, for want of space.
+        expired: Given up: for want of space, the oldest normal results first; by a damaged disk; or refused as invalid.
         unwanted: Not wanted by `CloudPublish`.
         carried_over: Of those, found in the outbox at start, scored by an earlier process.
     """
@@ -93,6 +93,7 @@ class CloudPublisher:
         self._stopping = False
         self._resized: int | None = None
         self._delivered = self._expired = self._unwanted = self._carried_over = self._in_memory = self._on_disk = 0
+        self._invalid = 0
         self._spill_at: float | None = None
         self._thread = Thread(target=self._run, name="cloud", daemon=True)
         self.problem: str | None = None
@@ -144,7 +145,8 @@ class CloudPublisher:
         """The counts at one moment."""
         with self._changed:
             waiting = self._in_memory + self._on_disk
-            return CloudCounts(self._delivered, waiting, self._expired, self._unwanted, self._carried_over)
+            expired = self._expired + self._invalid
+            return CloudCounts(self._delivered, waiting, expired, self._unwanted, self._carried_over)
 
     @property
     def offline(self) -> bool:
@@ -166,9 +168,9 @@ class CloudPublisher:
 
     def _run(self) -> None:
         outbox = self._open_outbox()
+        self._account(outbox)
         with self._changed:
-            self._on_disk = self._carried_over = outbox.waiting.weight
-            self.recovery = tuple(outbox.problems)
+            self._carried_over = self._on_disk + self._expired
         try:
             while self._step(outbox):
                 pass
@@ -188,7 +190,8 @@ class CloudPublisher:
             answers, self._answers = self._answers, deque()
             resized, self._resized = self._resized, None
         if resized is not None:
-            self._stored(0, outbox.resize(resized))
+            outbox.resize(resized)
+            self._account(outbox)
         self._settle(answers, outbox)
         stopping = self._stopping
         if stopping and not self._in_flight and (not self._live or self._session is None or self._pacer.offline):
@@ -204,45 +207,60 @@ class CloudPublisher:
 
     def _settle(self, answers: Sequence[tuple[int, BaseException | None]], outbox: Outbox) -> None:
         """Take the answers of the nucleus into account."""
-        done: list[int] = []
-        for number, error in answers:
-            with self._changed:
+        delivered: list[int] = []
+        invalid: list[int] = []
+        refused: list[_Flight] = []
+        with self._changed:
+            for number, error in answers:
                 flight = self._in_flight.pop(number, None)
                 if flight is None:
                     continue  # of a session that is over, or too late
-                message, stored = flight.message, flight.stored
-                if error is not None and not isinstance(error, InvalidArgumentsError):
-                    self._refused(message, stored, error)
-                    continue
+                weight = flight.message.weight
                 if error is None:
                     self._pacer.succeeded()
                     self.problem = None
-                    self._delivered += message.weight
+                    if flight.stored is None:
+                        self._in_memory -= weight
+                        self._delivered += weight
+                    else:
+                        delivered.append(flight.stored)
+                elif isinstance(error, InvalidArgumentsError):
+                    # It would be refused for ever, and hold up everything behind it.
+                    logger.error("the nucleus finds a message to %r invalid: %s", flight.message.topic, describe(error))
+                    if flight.stored is None:
+                        self._in_memory -= weight
+                        self._invalid += weight
+                    else:
+                        invalid.append(flight.stored)
                 else:
-                    logger.error("the nucleus finds a message to %r invalid: %s", message.topic, describe(error))
-                    self._expired += message.weight
-                if stored is None:
-                    self._in_memory -= message.weight
-                else:
-                    self._on_disk -= message.weight
-                    done.append(stored)
-        if done:
-            outbox.remove(done)
+                    self._refused(error)
+                    refused.append(flight)
+            self._live.extendleft(flight.message for flight in reversed(refused) if flight.stored is None)
+        if delivered:
+            self._account(outbox, delivered=outbox.remove(delivered).weight)
+        if invalid:
+            self._account(outbox, invalid=outbox.remove(invalid).weight)
 
-    def _refused(self, message: Message, stored: int | None, error: BaseException) -> None:
+    def _account(self, outbox: Outbox, *, to_disk: int = 0, delivered: int = 0, invalid: int = 0) -> None:
+        """Take over the outbox's own counts, together with the readings that went there or came from there."""
+        with self._changed:
+            self._in_memory -= to_disk
+            self._delivered += delivered
+            self._invalid += invalid
+            self._on_disk = outbox.waiting.weight
+            self._expired = outbox.expired.weight + outbox.lost.weight
+            self.recovery = outbox.problems
+
+    def _refused(self, error: BaseException) -> None:
         was_offline = self._pacer.offline
         self._pacer.refused()
-        if stored is None:
-            self._live.appendleft(message)
         if isinstance(error, GreengrassCoreIPCError):
             self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
 
     def _return_in_flight(self) -> None:
-        for flight in reversed(self._in_flight.values()):
-            if flight.stored is None:
-                self._live.appendleft(flight.message)
+        self._live.extendleft(flight.message for flight in reversed(self._in_flight.values()) if flight.stored is None)
         self._in_flight.clear()
         self._answers.clear()
         self._pacer.retry_now()
@@ -265,27 +283,13 @@ class CloudPublisher:
             self._live.clear()
         if not messages:
             return
-        report = outbox.put(
+        outbox.put(
             [
-                OutboxMessage(
-                    id=message.id,
-                    topic=message.topic,
-                    payload=message.payload,
-                    qos=self._qos,
-                    alarm=message.alarm,
-                    weight=message.weight,
-                )
+                OutboxMessage(message.id, message.topic, message.payload, self._qos, message.alarm, message.weight)
                 for message in messages
             ]
         )
-        self._stored(sum(message.weight for message in messages), report)
-
-    def _stored(self, weight: int, expired: int) -> None:
-        """Readings went from memory to disk, and for want of space others were given up."""
-        with self._changed:
-            self._in_memory -= weight
-            self._expired += expired
-            self._on_disk += weight - expired
+        self._account(outbox, to_disk=sum(message.weight for message in messages))
 
     def _send_next(self, outbox: Outbox) -> bool:
         """Send one message if the pace allows; new results before old ones. Returns whether one was sent."""
@@ -325,7 +329,8 @@ class CloudPublisher:
         in_flight = {flight.stored for flight in self._in_flight.values()}
         for held in outbox.peek(WINDOW + 1):
             if held.sequence not in in_flight:
-                return Message(held.topic, held.payload, held.weight, held.alarm, held.id), held.sequence
+                kept = held.message
+                return Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id), held.sequence
         return None, None
 
     def _answered(self, number: int, future: Future[Any]) -> None:
