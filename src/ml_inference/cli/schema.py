@@ -1,0 +1,189 @@
+"""`ml-inference schema`: JSON Schema of every message and of the configuration, for code generators and for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ml_inference.config import Configuration
+from ml_inference.messages import MAX_READINGS, MAX_RECEIVED_CHARACTERS, JsonObject, reading_model
+from ml_inference.model.manifest import Manifest, ModelError, read_manifest
+from ml_inference.rollout import artifact_model_directory
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_SCORE = {"anyOf": [{"type": "number"}, _NUMBERS]}
+_CORRELATION = {"type": ["string", "integer", "null"], "description": "echoed unchanged"}
+_FIELD_ERROR: JsonObject = {
+    "type": "object",
+    "properties": {
+        "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "type": {"type": "string"},
+        "msg": {"type": "string"},
+    },
+    "required": ["loc", "type", "msg"],
+}
+_RESULT: JsonObject = {
+    "type": "object",
+    "properties": {
+        "correlation_id": _CORRELATION,
+        "equipment_id": {"type": "string"},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "score": _SCORE,
+        "threshold": {"type": ["number", "null"]},
+        "abnormal": {"type": ["boolean", "null"]},
+        "state": {"enum": ["normal", "abnormal", None]},
+        "model": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
+            "required": ["name", "version"],
+        },
+        "explanation": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "feature": {"type": "string"},
+                    "value": {"type": "number"},
+                    "unit": {"type": "string"},
+                    "contribution": {"type": "number", "description": "in the booster's margin, such as log-odds"},
+                },
+                "required": ["feature", "value", "unit", "contribution"],
+            },
+        },
+        "index": {"type": "integer", "description": "position in the batch"},
+    },
+    "required": ["correlation_id", "equipment_id", "timestamp", "score", "threshold", "abnormal", "state", "model"],
+}
+_REJECTED: JsonObject = {
+    "type": "object",
+    "properties": {
+        "index": {"type": "integer"},
+        "correlation_id": _CORRELATION,
+        "equipment_id": {"type": "string"},
+        "error": {"type": "array", "items": _FIELD_ERROR, "minItems": 1},
+    },
+    "required": ["index", "correlation_id", "equipment_id", "error"],
+}
+_BATCH: JsonObject = {
+    "type": "object",
+    "properties": {
+        "correlation_id": _CORRELATION,
+        "results": {"type": "array", "items": {"anyOf": [_RESULT, _REJECTED]}},
+        "part": {"type": "integer", "minimum": 1},
+        "parts": {"type": "integer", "minimum": 2},
+    },
+    "required": ["correlation_id", "results"],
+}
+_TO_CLOUD: JsonObject = {
+    "properties": {
+        "thing_name": {"type": "string"},
+        "id": {"type": "string", "description": "the same in a repeat, by which a consumer can drop it"},
+    },
+    "required": ["thing_name", "id"],
+}
+_ERROR: JsonObject = {
+    "type": "object",
+    "properties": {
+        "correlation_id": _CORRELATION,
+        "equipment_id": {"type": "string"},
+        "errors": {"type": "array", "items": _FIELD_ERROR, "minItems": 1},
+        "received": {"type": "string", "maxLength": MAX_RECEIVED_CHARACTERS},
+        "index": {"type": "integer", "description": "position in the batch"},
+    },
+    "required": ["correlation_id", "equipment_id", "errors", "received"],
+}
+_COUNT = {"type": "integer", "minimum": 0}
+_HEALTH: JsonObject = {
+    "type": "object",
+    "properties": {
+        "state": {"enum": ["starting", "running", "stopping"]},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "thing_name": {"type": "string"},
+        "component_version": {"type": "string"},
+        "uptime_seconds": {"type": "number"},
+        "model": {"type": ["object", "null"]},
+        "counters": {
+            "type": "object",
+            "description": "readings: received = scored + rejected + dropped + queued",
+            "properties": dict.fromkeys(("received", "scored", "rejected", "dropped", "queued"), _COUNT),
+            "required": ["received", "scored", "rejected", "dropped", "queued"],
+        },
+        "cloud": {
+            "type": ["object", "null"],
+            "description": "scored readings: scored + carried_over = delivered + waiting + expired + unwanted",
+            "properties": dict.fromkeys(("delivered", "waiting", "expired", "unwanted", "carried_over"), _COUNT)
+            | {"offline": {"type": "boolean"}},
+        },
+        "local": {"type": "object", "properties": dict.fromkeys(("published", "failed"), _COUNT)},
+        "problems": {"type": "object", "additionalProperties": {"type": "string"}},
+        "errors_suppressed": _COUNT,
+        "latency_ms": {"type": "object", "properties": {"p50": {"type": "number"}, "p99": {"type": "number"}}},
+        "challenger": {"type": "object"},
+    },
+    "required": ["state", "timestamp", "thing_name", "model", "counters", "cloud", "local", "problems"],
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model directory (default: the one that is shipped)")
+    parser.add_argument("name", nargs="?", choices=sorted(_NAMES), help="only this schema (default: all, by name)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the schemas; 1 if the model's manifest cannot be read."""
+    try:
+        manifest = read_manifest(arguments.model or artifact_model_directory())
+    except ModelError as error:
+        print(f"ml-inference schema: {error}", file=sys.stderr)
+        return 1
+    every = schemas(manifest)
+    print(json.dumps(every[arguments.name] if arguments.name else every, indent=2))
+    return 0
+
+
+_NAMES = ("configuration", "input", "result", "cloud", "error", "health", "manifest")
+
+
+def schemas(manifest: Manifest) -> dict[str, JsonObject]:
+    """JSON Schemas by name.
+
+    Args:
+        manifest: Of the model whose features the input messages hold.
+    """
+    reading = _schema_of(reading_model(manifest.features))
+    batch = {"type": "array", "items": reading, "minItems": 1, "maxItems": MAX_READINGS}
+    result = {"anyOf": [_RESULT, _BATCH]}
+    return {
+        "configuration": {"$schema": _DIALECT} | _schema_of(Configuration),
+        "input": {
+            "$schema": _DIALECT,
+            "title": "Input message",
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {"readings": batch, "correlation_id": _CORRELATION},
+                    "required": ["readings"],
+                },
+                reading,
+                batch,
+            ],
+        },
+        "result": {"$schema": _DIALECT, "title": "Result message"} | result,
+        "cloud": {"$schema": _DIALECT, "title": "Message to AWS IoT Core", "allOf": [result, _TO_CLOUD]},
+        "error": {"$schema": _DIALECT, "title": "Error message"} | _ERROR,
+        "health": {"$schema": _DIALECT, "title": "Health message"} | _HEALTH,
+        "manifest": {"$schema": _DIALECT} | _schema_of(Manifest),
+    }
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(by_alias=True)
+    schema.pop("description", None)  # the docstring, which is for Python
+    return schema
