@@ -10,9 +10,11 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import inspect
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -20,11 +22,30 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from greengrass_sandbox.nucleus import DeploymentError, LogLine, Nucleus, StateChange
 from greengrass_sandbox.recipe import RecipeError, load_recipe, locate
 from greengrass_sandbox.topics import Message, Tap
+
+_FAULTS: Final = (
+    "drop-connections",
+    "refuse-tokens",
+    "rotate-token",
+    "stop-reading",
+    "resume-reading",
+    "answer-never",
+    "answer-late",
+    "event-before-response",
+    "forget-streams",
+    "cloud-offline",
+    "cloud-online",
+    "spool-full",
+    "qos1-window",
+    "withhold-acknowledgements",
+    "slow-consumer",
+    "clear",
+)
 
 
 class _VerbError(Exception):
@@ -167,10 +188,34 @@ class _Session:
             await nucleus.iot_core.publish(name, text.encode())
         elif verb == "configure":
             await nucleus.update_configuration(name, json.loads(text))
+        elif verb == "fault":
+            self._fault(name, text)
         elif verb == "deploy":
             await self._deploy_one(Path(rest.strip()))
         elif verb:
             raise _VerbError("no such verb")
+
+    def _fault(self, name: str, arguments: str) -> None:
+        """Calls a fault verb: its name with dashes, its arguments as KEY=VALUE, values in JSON where they are JSON."""
+        if name not in _FAULTS:
+            raise _VerbError(f"no such fault, there are {', '.join(_FAULTS)}")
+        method = getattr(self._nucleus.faults, name.replace("-", "_"))
+        pairs = [pair.partition("=") for pair in shlex.split(arguments)]
+        given = {key: _value(text) for key, _, text in pairs}
+        unknown = set(given) - set(inspect.signature(method).parameters)
+        if unknown:
+            raise _VerbError(f"{name} takes no {', '.join(sorted(unknown))}")
+        for key, kinds in (
+            ("seconds", (int, float)),
+            ("within", (int, float)),
+            ("times", int),
+            ("after", int),
+            ("size", int),
+        ):
+            needed = (name, key) in (("answer-late", "seconds"), ("qos1-window", "size"))
+            if (needed or key in given) and not isinstance(given.get(key), kinds):
+                raise _VerbError(f"{name} needs {key}=NUMBER")
+        method(**given)
 
     async def _print_messages(self, event: str, tap: Tap[Message]) -> None:
         async for message in tap:
@@ -200,6 +245,13 @@ class _Session:
             # Nobody reads any more: stop, and let no later flush fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._stop.set()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _payload(message: Message) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from greengrass_sandbox.component import Component, State
+from greengrass_sandbox.faults import Faults
 from greengrass_sandbox.nucleus import LogLine, Nucleus, StateChange
 from greengrass_sandbox.profiles import ProfileName
 from greengrass_sandbox.topics import Message, Tap
@@ -213,7 +214,7 @@ class BackgroundNucleus:
         self._thread = threading.Thread(target=self._loop.run_forever, name="greengrass-sandbox", daemon=True)
         self._nucleus: Nucleus | None = None
 
-    def __enter__(self) -> BackgroundNucleus:  # noqa: PYI034  typing.Self needs Python 3.11
+    def __enter__(self) -> BackgroundNucleus:
         self._thread.start()
 
         async def enter() -> Nucleus:
@@ -249,6 +250,11 @@ class BackgroundNucleus:
     def iot_core(self) -> BackgroundIotCore:
         """The cloud."""
         return BackgroundIotCore(self.nucleus, self._call)
+
+    @property
+    def faults(self) -> Faults:
+        """What can go wrong, to order."""
+        return self.nucleus.faults
 
     @property
     def socket_path(self) -> Path:

@@ -28,12 +28,12 @@ from typing import Any, Final, Literal, cast
 from greengrass_sandbox.cloud import IotCore
 from greengrass_sandbox.component import Command, Component, InstallError, Plan, State
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
-from greengrass_sandbox.faults import Rules
+from greengrass_sandbox.faults import Faults, Rules
 from greengrass_sandbox.operations import NucleusOperations
 from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
 from greengrass_sandbox.pubsub import LocalBroker
 from greengrass_sandbox.recipe import Artifact, Interpolator, Recipe, RecipeError, load_recipe, locate
-from greengrass_sandbox.server import IpcServer, Stream
+from greengrass_sandbox.server import NAMESPACE, IpcServer, Stream
 from greengrass_sandbox.topics import Message, Tap
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class Nucleus:
         profile: The runtime's limits and habits.
         local: The local broker.
         iot_core: The cloud.
+        faults: What can go wrong, to order.
     """
 
     def __init__(
@@ -141,11 +142,12 @@ class Nucleus:
         self._taps: list[Tap[StateChange | LogLine]] = []
         self._deploying = asyncio.Lock()
         self._cleanup = contextlib.ExitStack()
-        self._rules = Rules()
-        self._server = IpcServer(self.profile, self._tokens.get, NucleusOperations(self), self._rules)
+        rules = Rules()
+        self._server = IpcServer(self.profile, self._tokens.get, NucleusOperations(self), rules)
+        self.faults = Faults(self, rules)
         self.socket_path = self.root / self.profile.socket_name
 
-    async def __aenter__(self) -> Nucleus:  # noqa: PYI034  typing.Self needs Python 3.11
+    async def __aenter__(self) -> Nucleus:
         for folder in (
             "logs",
             "work",
@@ -159,6 +161,7 @@ class Nucleus:
             short = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="greengrass-"))
             self.socket_path = Path(short) / self.profile.socket_name
         self.socket_path.unlink(missing_ok=True)
+        self.faults.attach()
         await self._server.listen(self.socket_path)
         self._cleanup.callback(self.socket_path.unlink, missing_ok=True)
         return self
@@ -366,6 +369,35 @@ class Nucleus:
     def has_room_for_subscription(self) -> bool:
         """Whether the runtime takes one more subscription."""
         return self.profile.subscriptions is None or self._server.subscriptions < self.profile.subscriptions
+
+    # What fault verbs need (greengrass_sandbox.faults.Target).
+
+    def drop_connections(self, component: str | None) -> int:
+        """Drops connections at once; returns how many."""
+        chosen = [each for each in self._server.connections if component in (None, each.component)]
+        for connection in chosen:
+            connection.abort()
+        return len(chosen)
+
+    def forget_streams(self, component: str | None, operation: str | None) -> int:
+        """Ends subscriptions without a word; returns how many."""
+        chosen = [
+            stream
+            for connection in self._server.connections
+            for stream in connection.streams.values()
+            if component in (None, stream.component)
+            and stream.is_subscription
+            and operation in (None, stream.operation.removeprefix(NAMESPACE))
+        ]
+        for stream in chosen:
+            stream.end()
+        return len(chosen)
+
+    def rotate_token(self, component: str | None) -> None:
+        """Makes the tokens of so far worthless."""
+        for token, owner in list(self._tokens.items()):
+            if component in (None, owner):
+                del self._tokens[token]
 
     # Deployments.
 

@@ -187,10 +187,7 @@ class NucleusOperations:
             end = await self._host.iot_core.subscribe(topic_filter, deliver)
         except CloudError as error:
             raise OperationError("ServiceError", str(error)) from None
-        if stream.open:
-            stream.on_end(end)
-        else:
-            end()
+        stream.on_end(end)
         return Reply({}, subscription=True)
 
     def _qos(self, body: Mapping[str, Any]) -> int:

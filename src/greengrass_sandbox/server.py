@@ -88,7 +88,10 @@ class Stream:
 
     def on_end(self, end: Callable[[], None]) -> None:
         """Has something called when the stream is over: what ends the subscription behind it."""
-        self._ends.append(end)
+        if self.open:
+            self._ends.append(end)
+        else:
+            end()  # the component left while the request was carried out
 
     @property
     def is_subscription(self) -> bool:
@@ -133,8 +136,8 @@ class Connection:
         self._last_stream = 0
         self.component = ""
         self.streams: dict[int, Stream] = {}
-        self.reading = asyncio.Event()
-        self.reading.set()
+        self._task = asyncio.current_task()
+        self._sending = asyncio.Lock()
         # drain() shall wait until the kernel has everything: that is where lite blocks.
         writer.transport.set_write_buffer_limits(high=0)
 
@@ -177,6 +180,8 @@ class Connection:
     def abort(self) -> None:
         """Drops the connection at once."""
         self._writer.transport.abort()
+        if self._task is not None:
+            self._task.cancel()
 
     def end_streams(self) -> None:
         """Ends everything behind the connection's streams."""
@@ -192,7 +197,8 @@ class Connection:
             return True
         if self._profile.send_timeout is not None:
             try:
-                await asyncio.wait_for(self._writer.drain(), self._profile.send_timeout)
+                async with self._sending:
+                    await asyncio.wait_for(self._writer.drain(), self._profile.send_timeout)
             except asyncio.TimeoutError:
                 logger.warning(
                     "%s does not read: a message is lost after %s s", self.component, self._profile.send_timeout
@@ -293,7 +299,7 @@ class IpcServer:
         decoder = Decoder(self._profile.request_limit)
         while data := await reader.read(65536):
             for frame in decoder.feed(data):
-                await connection.reading.wait()
+                await self._rules.wait_while_stalled(connection.component)
                 if not connection.component:
                     if not await self._shake_hands(connection, frame):
                         # An answer that is followed by a hang-up at once can be lost on the way: the component hangs up.
@@ -313,10 +319,10 @@ class IpcServer:
         except (ValueError, AttributeError) as error:
             raise CodecError("CONNECT without a token") from error
         component = self._authenticate(token) if frame.text(":version") == "0.1.0" and isinstance(token, str) else None
-        if component is None:
+        if component is None or self._rules.refuses(component):
             if self._profile.refuses_with_answer:
                 await connection.send_control(CONNECT_ACK)
-            logger.warning("a connection with a wrong token was refused")
+            logger.warning("a connection was refused for its token")
             return False
         connection.component = component
         await connection.send_control(CONNECT_ACK, CONNECTION_ACCEPTED)

@@ -192,3 +192,37 @@ def test_without_json_it_prints_lines_for_people(component_files: Callable[..., 
 def test_a_merge_that_is_no_json_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"--merge com\.example\.A"):
         main(["--merge", "com.example.A={"])
+
+
+def test_fault_verbs_are_carried_out(sandbox: Callable[..., Sandbox], component_files: Callable[..., Path]) -> None:
+    script = component_files().with_name("ask.py")
+    script.write_text(
+        "from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2\n"
+        "client = GreengrassCoreIPCClientV2()\n"
+        "print('connected', flush=True)\n"
+        "while True: client.get_configuration(key_path=[])\n"
+    )
+    running = sandbox("--deploy", str(component_files(run=f"exec {sys.executable} {script}")))
+    running.hear("log", line="connected")
+    running.say("fault refuse-tokens times=1")
+    running.say(f"fault drop-connections component={NAME}")
+    running.hear("state", component=NAME, state="ERRORED")  # the lost connection
+    running.hear("state", component=NAME, state="ERRORED")  # the refused token
+    running.hear("log", line="connected")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("fault dance", "no such fault"),
+        ("fault drop-connections speed=2", "takes no speed"),
+        ("fault answer-late", "needs seconds=NUMBER"),
+        ("fault answer-never times=often", "needs times=NUMBER"),
+        ("fault spool-full", "no spool"),
+    ],
+)
+def test_a_fault_verb_that_cannot_be_is_an_error_line(sandbox: Callable[..., Sandbox], line: str, reason: str) -> None:
+    running = sandbox()
+    running.hear("ready")
+    running.say(line)
+    assert reason in running.hear("error")["message"]
