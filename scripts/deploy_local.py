@@ -79,11 +79,13 @@ def main() -> int:
     """Deploy the projects named on the command line."""
     parser = argparse.ArgumentParser(description="Deploy built components to the nucleus on this machine.")
     parser.add_argument("projects", nargs="*", type=Path, default=[Path()], help="directories with gdk-config.json")
+    projects = parser.parse_args().projects
+    # The system's folder for temporary files and not the checkout: lite reads it as a user that may not enter homes.
+    directory = Path(tempfile.mkdtemp(prefix="greengrass-deployment-"))
     try:
-        # The system's folder for temporary files and not the checkout: lite reads it as a user that may not enter homes.
-        directory = Path(tempfile.mkdtemp(prefix="greengrass-deployment-"))
-        command = command_for(directory, stage(parser.parse_args().projects, directory))
+        command = command_for(directory, stage(projects, directory))
     except BuildError as error:
+        shutil.rmtree(directory)
         print(f"deploy_local: {error}", file=sys.stderr)
         return 1
     print(" ".join(command))

@@ -37,18 +37,20 @@ def checkout() -> Path:
 
 @pytest.fixture(scope="session")
 def make_checkout(tmp_path_factory: pytest.TempPathFactory, model_directory: Path) -> MakeCheckout:
-    """Copies of what building needs, with the tests' small model."""
+    """Copies of what building needs, with the tests' small model; all of the same moment."""
+    snapshot = tmp_path_factory.mktemp("snapshot")
+    for name in SOURCES:
+        source, target = CHECKOUT / name, snapshot / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("greengrass-build", "wheelhouse"))
+        else:
+            shutil.copyfile(source, target)
+    shutil.copytree(model_directory, snapshot / "artifacts" / "model")
 
     def make() -> Path:
         copy = tmp_path_factory.mktemp("checkout")
-        for name in SOURCES:
-            source, target = CHECKOUT / name, copy / name
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("greengrass-build", "wheelhouse"))
-            else:
-                shutil.copyfile(source, target)
-        shutil.copytree(model_directory, copy / "artifacts" / "model")
-        return copy
+        return Path(shutil.copytree(snapshot, copy, dirs_exist_ok=True))
 
     return make
 
