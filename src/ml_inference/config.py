@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
+from ml_inference.model.trust import decode_public_key
 from ml_inference.pipeline import Judgement
 
 MAX_TOPIC_BYTES = 256
@@ -89,6 +90,11 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _public_key(key: str) -> str:
+    decode_public_key(key)
+    return key
+
+
 PublishTopic = Annotated[str, AfterValidator(_publish_topic)]
 CloudTopic = Annotated[str, AfterValidator(_cloud_topic)]
 SubscribeFilter = Annotated[str, AfterValidator(_subscribe_filter)]
@@ -133,7 +139,7 @@ class Configuration(BaseModel):
     cloud_qos: Annotated[Literal[0, 1], Lenient] = 1
     model_directory: Directory = ""
     challenger: Directory = ""
-    trusted_keys: Annotated[list[str], Lenient] = Field(default_factory=list)
+    trusted_keys: Annotated[list[Annotated[str, AfterValidator(_public_key)]], Lenient] = Field(default_factory=list)
     threshold: Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, Lenient] = None
     debounce_readings: Annotated[int, Lenient, Field(ge=1, le=10_000)] = 1
     explain_top_k: Annotated[int, Lenient, Field(ge=0, le=20)] = 3

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_inference.model.bundle import Model, load_model
+from ml_inference.model.bundle import Model, load_model, load_verified
 from ml_inference.model.manifest import MANIFEST_FILE, ModelError
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,10 @@ class ModelSlot:
 def load_checked(directory: Path, trusted_keys: Sequence[str]) -> Model:
     """Check a model directory and load it.
 
+    Any but the artifact's own, which the deployment has verified, is first opened in a child process.
+
     Raises:
         ModelError: A check failed.
     """
-    del trusted_keys
-    return load_model(directory)
+    load = load_model if directory == artifact_model_directory() else load_verified
+    return load(directory, trusted_keys=trusted_keys)

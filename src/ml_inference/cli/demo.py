@@ -189,7 +189,7 @@ class Sandbox:
         story = {"Machines": machines, "Seed": 202, "FaultRate": 1.6, "Accelerate": 1800, "BadEvery": 25}
         self._command = [sys.executable, "-m", "greengrass_sandbox", "--json", "--profile", profile]
         self._command += ["--root", str(root / ".sandbox" / profile), "--deploy", str(root / "greengrass-build")]
-        self._command += ["--merge", f"{COMPONENT}={json.dumps({'HealthIntervalSeconds': 2})}"]
+        self._command += ["--merge", f"{COMPONENT}={json.dumps({'HealthIntervalSeconds': 2, 'DebounceReadings': 3})}"]
         self._command += ["--merge", f"{SIMULATOR}={json.dumps(story)}"]
         self._command += ["--watch", "ml/inference/#", "--watch-cloud", "greengrass/ml/inference/#"]
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
