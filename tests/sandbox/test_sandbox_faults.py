@@ -21,6 +21,8 @@ from greengrass_sandbox.codec import Frame, HeaderValue, encode
 Connect = Callable[..., Any]
 SHORT = 0.3
 """Seconds in which a local answer would have come many times over."""
+LONG = 1.0
+"""Seconds that even a busy machine does not need for a local answer."""
 
 
 def connect_again(client: Any, environment: dict[str, str]) -> Any:
@@ -281,18 +283,18 @@ def test_a_slow_consumer_stops_everybody_on_lite_only(
     nucleus: BackgroundNucleus, connect: Connect, blocked: bool
 ) -> None:
     client, other = connect(nucleus), connect(nucleus, "com.example.Other")
-    nucleus.faults.slow_consumer("in", after=3, seconds=SHORT if blocked else None)
+    nucleus.faults.slow_consumer("in", after=3, seconds=LONG if blocked else None)
     for number in range(3):
         client.publish("in", number)
     begun = time.monotonic()
     client.start_publish("in", 3)
     client.publish("elsewhere", 1)
     other.publish("elsewhere", 2)
-    assert (time.monotonic() - begun >= SHORT) is blocked
+    assert (time.monotonic() - begun > LONG - 0.1) is blocked
     nucleus.faults.clear()
     begun = time.monotonic()
     client.publish("in", 4)
-    assert time.monotonic() - begun < SHORT
+    assert time.monotonic() - begun < LONG
 
 
 def test_a_real_subscriber_that_does_not_read_stalls_lite(lite: BackgroundNucleus, connect: Connect) -> None:
@@ -316,7 +318,7 @@ def test_a_real_subscriber_that_does_not_read_stalls_lite(lite: BackgroundNucleu
         for number in range(1000):
             future = client.start_publish("in", b"x" * 1000)
             try:
-                future.result(1)
+                future.result(2)
             except concurrent.futures.TimeoutError:
                 stalled = number
                 break
