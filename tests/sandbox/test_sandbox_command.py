@@ -53,8 +53,8 @@ class Sandbox:
                 return line
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # not SIGKILL: that would leave its components behind
+        self.process.wait(DEADLINE)
         self._reader.join()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
