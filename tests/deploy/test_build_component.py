@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,43 @@ def test_commands_that_need_more_than_a_device_has_stay_out(checkout: Path, buil
     config = json.loads((checkout / "gdk-config.json").read_text())
     ((_, component),) = config["component"].items()
     assert "src/ml_inference/cli/train*" in component["build"]["options"]["excludes"]
+
+
+def test_what_is_shipped_imports_only_what_is_there_on_a_device(built: dict[str, Path]) -> None:
+    on_a_device = {
+        "awscrt",
+        "awsiot",
+        "ml_inference",
+        "numpy",
+        "pydantic",
+        "pydantic_core",
+        "xgboost",
+        *sys.stdlib_module_names,
+    }
+    with zipfile.ZipFile(artifact(built["inference"])) as archive:
+        sources = {name: archive.read(name) for name in archive.namelist() if name.startswith("src/")}
+    missing: list[str] = []
+    for name, source in sources.items():
+        for imported in imports(source.decode()) if name.endswith(".py") else ():
+            if imported.split(".")[0] not in on_a_device:
+                missing.append(f"{name}: {imported}")
+            place = f"src/{imported.replace('.', '/')}"
+            if imported.startswith("ml_inference") and not {f"{place}.py", f"{place}/__init__.py"} & sources.keys():
+                missing.append(f"{name}: {imported}")
+    assert not missing
+
+
+def imports(source: str) -> Iterator[str]:
+    """Modules that are imported as soon as a module is; imports inside functions wait until they are needed."""
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
 
 
 def test_a_report_beside_the_model_stays_out(make_checkout: MakeCheckout, build: Build) -> None:
