@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,24 +18,24 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from random import Random
 from typing import Any
 
 from ml_inference import __version__
 from ml_inference.config import Configuration, ConfigurationError, parse_configuration
 from ml_inference.greengrass.cloud import CloudPublisher
+from ml_inference.greengrass.listener import Listener
 from ml_inference.greengrass.local import LocalPublisher
 from ml_inference.greengrass.session import (
     CallFailedError,
     Connector,
     NucleusUnavailableError,
     Session,
-    Subscription,
     TokenRefusedError,
 )
 from ml_inference.intake import Intake
 from ml_inference.messages import parse_timestamp
 from ml_inference.model.bundle import Model
+from ml_inference.monitoring.backoff import Backoff
 from ml_inference.monitoring.counters import Counters
 from ml_inference.outbox import Outbox
 from ml_inference.pipeline import Pipeline, now
@@ -47,27 +48,41 @@ EXIT_CANNOT_START = 1
 EXIT_CONNECTION_LOST = 75
 """EX_TEMPFAIL of sysexits.h: start me again."""
 
-STOP_SECONDS = 3.5
-"""Time to finish after SIGTERM; classic kills after about 5 s."""
-CONNECT_TIMEOUT = 2.0
-RECONNECT_LIMIT = 60.0
-"""Seconds without a connection after which only a restart, with a new token, can help."""
-FIRST_RECONNECT = 0.1
-LONGEST_RECONNECT = 5.0
-CONFIGURATION_POLL = 30.0
-"""On nucleus lite the subscription to configuration updates can die in silence."""
-MODEL_POLL = 2.0
-STALL_LIMIT = 30.0
-"""Seconds without any answer, while calls wait for one, after which the connection counts as lost."""
-SILENCE_LIMIT = 30.0
-"""Seconds without a message after which the subscription has to prove that it is alive."""
-HEARTBEAT_LIMIT = 10.0
-DEFER_SECONDS = 1.0
-LONGEST_DEFER = 10.0
-
-_HEARTBEAT_PREFIX = b'{"heartbeat":"'
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the component waits for what; all in seconds.
+
+    Attributes:
+        stop: For finishing after SIGTERM; classic kills after about 5 s.
+        connect: For one attempt to connect.
+        first_reconnect: Pause after the first failed attempt.
+        longest_reconnect: Pause that it grows to.
+        reconnect_limit: Without a connection, after which only a restart, with a new token, can help.
+        configuration_poll: Between looks at the configuration: on nucleus lite the subscription to its updates can die in
+            silence.
+        model_poll: Between looks at the model directories.
+        stall: Without any answer, while calls wait for one, after which the connection counts as lost.
+        silence: Without a message, after which the subscription has to prove that it is alive.
+        patience: For that proof.
+        defer: For which a deployment is put off while the queue drains.
+        longest_defer: For which it is put off in all.
+    """
+
+    stop: float = 3.5
+    connect: float = 2.0
+    first_reconnect: float = 0.1
+    longest_reconnect: float = 5.0
+    reconnect_limit: float = 60.0
+    configuration_poll: float = 30.0
+    model_poll: float = 2.0
+    stall: float = 30.0
+    silence: float = 30.0
+    patience: float = 10.0
+    defer: float = 1.0
+    longest_defer: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,7 @@ class Component:
         thing_name: The device's name in AWS IoT.
         work_directory: Where the outbox lives; survives restarts and updates.
         overrides: Configuration that wins over the nucleus's, for trying things.
+        timing: How long it waits for what.
         monotonic: Seconds of a clock that never goes back.
     """
 
@@ -137,14 +153,15 @@ class Component:
         thing_name: str,
         work_directory: Path,
         overrides: Mapping[str, Any] | None = None,
+        timing: Timing | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connector = connector
         self._thing_name = thing_name
         self._outbox_path = work_directory / "outbox" / "outbox.sqlite"
         self._overrides = dict(overrides or {})
+        self._timing = timing = timing or Timing()
         self._monotonic = monotonic
-        self._random = Random()  # noqa: S311 - jitter
         self._events: SimpleQueue[object] = SimpleQueue()
         self._counters = Counters()
         self._started = monotonic()
@@ -169,18 +186,14 @@ class Component:
         self._challenger_problem: str | None = None
 
         self._session: Session | None = None
-        self._subscription: Subscription | None = None
-        self._lost_since: float | None = monotonic()
-        self._reconnect_at = monotonic()
-        self._reconnect_delay = FIRST_RECONNECT
-
-        self._heard = monotonic()
-        self._heartbeat: tuple[bytes, float] | None = None
-        self._heartbeat_topic_refused = False
+        self._reconnect = Backoff(monotonic, first=timing.first_reconnect, longest=timing.longest_reconnect)
+        self._listener = Listener(
+            self._intake.put, monotonic=monotonic, silence=timing.silence, patience=timing.patience
+        )
         self._deferred_since: float | None = None
         self._health_at = 0.0
-        self._poll_at = monotonic() + CONFIGURATION_POLL
-        self._look_at = monotonic() + MODEL_POLL
+        self._poll_at = monotonic() + timing.configuration_poll
+        self._look_at = monotonic() + timing.model_poll
 
     def stop(self) -> None:
         """Ask it to stop. May be called from a signal handler or another thread."""
@@ -193,6 +206,7 @@ class Component:
         Returns:
             The exit code.
         """
+        logger.info("ml-inference %s on Python %s", __version__, platform.python_version())
         try:
             self._connect()
             while True:
@@ -211,7 +225,7 @@ class Component:
     def _next_event(self) -> object | None:
         due = [self._monotonic() + 1.0]
         if self._session is None:
-            due.append(self._reconnect_at)
+            due.append(self._reconnect.at)
         try:
             return self._events.get(timeout=max(0.0, min(due) - self._monotonic()))
         except Empty:
@@ -240,20 +254,24 @@ class Component:
     def _do_what_is_due(self) -> None:
         moment = self._monotonic()
         if self._session is None:
-            if moment >= self._reconnect_at:
+            if moment >= self._reconnect.at:
                 self._connect()
             return
-        if self._local.stalled_for() > STALL_LIMIT:
-            self._disconnect(f"the nucleus has not answered for {STALL_LIMIT:g} s")
+        if self._local.stalled_for() > self._timing.stall:
+            self._disconnect(f"the nucleus has not answered for {self._timing.stall:g} s")
             return
         if moment >= self._poll_at:
-            self._poll_at = moment + CONFIGURATION_POLL
+            self._poll_at = moment + self._timing.configuration_poll
             self._read_configuration()
         if moment >= self._look_at:
-            self._look_at = moment + MODEL_POLL
+            self._look_at = moment + self._timing.model_poll
             self._champion.look()
             self._challenger.look()
-        self._check_subscription(moment)
+        try:
+            self._listener.check()
+        except CallFailedError as error:
+            self._disconnect(str(error))
+            return
         if moment >= self._health_at:
             self._tell_health()
 
@@ -262,7 +280,7 @@ class Component:
     def _connect(self) -> None:
         """Try once to open a session and begin on it; the next try is scheduled if that fails."""
         try:
-            session = self._connector.open(lambda lost: self._events.put(_Lost(lost)), CONNECT_TIMEOUT)
+            session = self._connector.open(lambda lost: self._events.put(_Lost(lost)), self._timing.connect)
         except TokenRefusedError as error:
             raise _ExitError(EXIT_CONNECTION_LOST, f"{error}; a restart brings a new one") from error
         except NucleusUnavailableError as error:
@@ -275,26 +293,22 @@ class Component:
             self._disconnect(str(error))
 
     def _try_again(self, reason: str) -> None:
-        moment = self._monotonic()
-        since = self._lost_since if self._lost_since is not None else moment
-        if moment - since > RECONNECT_LIMIT:
-            raise _ExitError(EXIT_CONNECTION_LOST, f"no connection to the nucleus for {RECONNECT_LIMIT:g} s: {reason}")
-        self._reconnect_at = moment + self._reconnect_delay * self._random.uniform(0.5, 1.0)
-        self._reconnect_delay = min(LONGEST_RECONNECT, self._reconnect_delay * 2)
+        self._reconnect.failed()
+        if self._reconnect.lasted > self._timing.reconnect_limit:
+            raise _ExitError(
+                EXIT_CONNECTION_LOST, f"no connection to the nucleus for {self._reconnect.lasted:.0f} s: {reason}"
+            )
 
     def _disconnect(self, reason: str) -> None:
         """Give the session up and schedule the next."""
         logger.warning("%s; connecting again", reason)
         session, self._session = self._session, None
-        self._subscription = None
-        self._heartbeat = None
+        self._listener.forget()
         self._local.detach()
         if self._cloud:
             self._cloud.detach()
         if session:
             session.close(timeout=0.5)
-        if self._lost_since is None:
-            self._lost_since = self._monotonic()
         self._try_again(reason)
 
     def _begin(self, session: Session) -> None:
@@ -314,15 +328,14 @@ class Component:
                 # Optional: nucleus lite has none of the last two.
                 logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
         if self._worker:
-            self._subscribe(session)
+            self._listener.listen(session, self._configuration.input_topic)
         self._local.attach(session)
         if self._cloud is None:
             self._cloud = self._start_cloud()
         self._cloud.attach(session)
         if not first:
-            logger.info("connected again after %.1f s", self._monotonic() - (self._lost_since or self._monotonic()))
-        self._lost_since = None
-        self._reconnect_delay = FIRST_RECONNECT
+            logger.info("connected again after %.1f s", self._reconnect.lasted)
+        self._reconnect.succeeded()
         self._tell_health()
 
     def _start_cloud(self) -> CloudPublisher:
@@ -332,70 +345,6 @@ class Component:
         )
         cloud.start()
         return cloud
-
-    # The subscription.
-
-    def _subscribe(self, session: Session) -> None:
-        """Listen on the configured input topic instead of the one before."""
-        topic = self._configuration.input_topic
-        current: list[Subscription] = []
-
-        def on_payload(payload: bytes) -> None:
-            # Two filters may match the same topic while one follows the other.
-            if self._subscription is None or not current or self._subscription is current[0]:
-                self._received(payload)
-
-        subscription = session.subscribe(topic, on_payload)
-        current.append(subscription)
-        before, self._subscription = self._subscription, subscription
-        self._heard = self._monotonic()
-        self._heartbeat = None
-        self._heartbeat_topic_refused = False
-        if before:
-            before.close()
-        logger.info("listening on %s", topic)
-
-    def _received(self, payload: bytes) -> None:
-        """Runs on the SDK's thread: enqueue and return."""
-        self._heard = self._monotonic()
-        if not payload.startswith(_HEARTBEAT_PREFIX):
-            self._intake.put(payload)
-
-    def _check_subscription(self, moment: float) -> None:
-        """Have a silent subscription prove that it is alive.
-
-        On nucleus lite a JSON message with more than 23 keys kills every subscription that matches its topic, without a
-        word to anybody. So after a silence the component says something on the topic itself, and must hear it.
-        """
-        session, subscription = self._session, self._subscription
-        if session is None or subscription is None or self._heartbeat_topic_refused:
-            return
-        if self._heartbeat is None:
-            if moment - self._heard > SILENCE_LIMIT:
-                self._send_heartbeat(session, subscription.topic, moment)
-            return
-        _, sent = self._heartbeat
-        if self._heard >= sent:
-            self._heartbeat = None
-        elif moment - sent > HEARTBEAT_LIMIT:
-            logger.warning("the subscription to %s has died in silence; subscribing again", subscription.topic)
-            try:
-                self._subscribe(session)
-            except CallFailedError as error:
-                self._disconnect(str(error))
-
-    def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
-        topic = "/".join("heartbeat" if level in ("+", "#") else level for level in subscribed.split("/"))
-        payload = _HEARTBEAT_PREFIX + uuid.uuid4().hex.encode() + b'"}'
-        self._heartbeat = (payload, moment)
-        future = session.publish_local(topic, payload)
-
-        def answered(done: Any) -> None:
-            if type(done.exception()).__name__ == "UnauthorizedError":
-                self._heartbeat_topic_refused = True
-                logger.warning("cannot watch over the subscription: publishing to %s is not in accessControl", topic)
-
-        future.add_done_callback(answered)
 
     # Configuration.
 
@@ -437,9 +386,9 @@ class Component:
         if self._worker:
             self._worker.judge_by(configuration.judgement)
             logger.info("a new configuration is in force")
-        if self._subscription and configuration.input_topic != before.input_topic:
+        if self._listener.listening and configuration.input_topic != before.input_topic:
             try:
-                self._subscribe(session)
+                self._listener.listen(session, configuration.input_topic)
             except CallFailedError as error:
                 self._configuration_problem = f"InputTopic: {error}; still listening on {before.input_topic}"
                 logger.error("%s", self._configuration_problem)
@@ -467,11 +416,11 @@ class Component:
         moment = self._monotonic()
         if self._deferred_since is None:
             self._deferred_since = moment
-        busy = len(self._intake) > 0 and moment - self._deferred_since < LONGEST_DEFER
+        busy = len(self._intake) > 0 and moment - self._deferred_since < self._timing.longest_defer
         if not busy:
             self._deferred_since = None
         if self._session:
-            self._session.answer_component_update(deployment_id, recheck_after=DEFER_SECONDS if busy else 0)
+            self._session.answer_component_update(deployment_id, recheck_after=self._timing.defer if busy else 0)
 
     # Models.
 
@@ -509,7 +458,7 @@ class Component:
         self._state = "running"
         if self._session:
             try:
-                self._subscribe(self._session)
+                self._listener.listen(self._session, self._configuration.input_topic)
             except CallFailedError as error:
                 if self._session.lost.is_set():
                     return
@@ -569,32 +518,30 @@ class Component:
         return message | (self._worker.as_message() if self._worker else {})
 
     def _tell_health(self) -> None:
-        self._health_at = self._monotonic() + self._configuration.health_interval_seconds
-        self._local.try_publish(self._router.health(self.health()))
+        sent = self._local.try_publish(self._router.health(self.health()))
+        self._health_at = self._monotonic() + (self._configuration.health_interval_seconds if sent else 1.0)
 
     # The end.
 
     def _finish(self) -> None:
-        """Stop taking, finish what is queued, deliver or keep what is for the cloud: all within STOP_SECONDS."""
-        deadline = self._monotonic() + STOP_SECONDS
+        """Stop taking, finish what is queued, deliver or keep what is for the cloud: all within `Timing.stop`."""
+        total = self._timing.stop
+        deadline = self._monotonic() + total
         self._state = "stopping"
-        if self._subscription:
-            self._subscription.close()
+        self._listener.close()
         self._intake.close()
-        connected = self._session is not None
-        if not connected:
+        if self._session is None:
             self._local.abandon()
-        if self._worker and not self._worker.finish(timeout=STOP_SECONDS - 1.0):
+        if self._worker and not self._worker.finish(timeout=0.6 * total):
             dropped = self._intake.give_up_all()
             self._local.abandon()
-            self._worker.finish(timeout=0.3)
+            self._worker.finish(timeout=0.1 * total)
             logger.warning("%d queued messages were dropped: no time was left to score them", dropped)
-        if connected:
-            self._local.drain(max(0.1, deadline - self._monotonic() - 1.0))
-            self._tell_health()
+        self._local.drain(max(0.0, deadline - self._monotonic() - 0.3 * total))
         if self._cloud:
-            self._cloud.stop(max(0.3, deadline - self._monotonic() - 0.3))
-        self._local.drain(0.2)
+            self._cloud.stop(max(0.0, deadline - self._monotonic() - 0.1 * total))
+        self._tell_health()
+        self._local.drain(max(0.0, deadline - self._monotonic()))
         logger.info("stopped: %s", json.dumps(self._counters.snapshot().as_message()))
         if self._session:
             self._session.close(timeout=0.2)

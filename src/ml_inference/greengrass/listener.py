@@ -1,0 +1,127 @@
+"""Listens on the input topic, and notices when nothing comes because nothing can.
+
+On nucleus lite a JSON message with more than 23 keys kills every subscription that matches its topic, without a word to
+anybody. So after a silence the listener says something on the topic itself and must hear it; if it does not, it
+subscribes again. Messages on the line are proof enough: then it says nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from awsiot.greengrasscoreipc.model import UnauthorizedError
+
+from ml_inference.greengrass.session import Session, Subscription
+
+HEARTBEAT = b'{"heartbeat":"'
+"""How a heartbeat begins; no reading does."""
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """The subscription to the input topic. Used from one thread; messages arrive on the SDK's.
+
+    Args:
+        on_message: Called with each message's bytes on the SDK's thread; must only enqueue.
+        monotonic: Seconds of a clock that never goes back.
+        silence: Seconds without a message after which the subscription has to prove that it is alive.
+        patience: Seconds within which a heartbeat must come back.
+    """
+
+    def __init__(
+        self,
+        on_message: Callable[[bytes], None],
+        *,
+        monotonic: Callable[[], float],
+        silence: float,
+        patience: float,
+    ) -> None:
+        self._on_message = on_message
+        self._monotonic = monotonic
+        self._silence = silence
+        self._patience = patience
+        self._session: Session | None = None
+        self._subscription: Subscription | None = None
+        self._heard = monotonic()
+        self._sent: float | None = None
+        self._refused = False
+        self.revived = 0
+
+    def listen(self, session: Session, topic: str) -> None:
+        """Listen to a topic filter, instead of the one before.
+
+        Raises:
+            CallFailedError: The nucleus refuses; the one before stays.
+        """
+        mine: list[Subscription] = []
+
+        def on_payload(payload: bytes) -> None:
+            # While one subscription follows another both may get the same message; it counts once.
+            if self._subscription is None or (mine and mine[0] is self._subscription):
+                self._received(payload)
+
+        subscription = session.subscribe(topic, on_payload)
+        mine.append(subscription)
+        before, self._subscription = self._subscription, subscription
+        self._session = session
+        self._heard = self._monotonic()
+        self._sent = None
+        self._refused = False
+        if before:
+            before.close()
+        logger.info("listening on %s", topic)
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is a subscription."""
+        return self._subscription is not None
+
+    def close(self) -> None:
+        """Stop listening, for good."""
+        if self._subscription:
+            self._subscription.close()
+
+    def forget(self) -> None:
+        """The session is over, and the subscription with it."""
+        self._session = self._subscription = self._sent = None
+
+    def check(self) -> None:
+        """Have a silent subscription prove that it is alive, and replace it if it does not.
+
+        Raises:
+            CallFailedError: The nucleus does not let it subscribe again.
+        """
+        session, subscription, moment = self._session, self._subscription, self._monotonic()
+        if session is None or subscription is None or self._refused:
+            return
+        if self._sent is None:
+            if moment - self._heard > self._silence:
+                self._send_heartbeat(session, subscription.topic, moment)
+        elif self._heard >= self._sent:
+            self._sent = None
+        elif moment - self._sent > self._patience:
+            self.revived += 1
+            logger.warning("the subscription to %s has died in silence; subscribing again", subscription.topic)
+            self.listen(session, subscription.topic)
+
+    def _received(self, payload: bytes) -> None:
+        self._heard = self._monotonic()
+        if not payload.startswith(HEARTBEAT):
+            self._on_message(payload)
+
+    def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
+        topic = "/".join("heartbeat" if level in ("+", "#") else level for level in subscribed.split("/"))
+        self._sent = moment
+
+        def answered(done: Future[Any]) -> None:
+            if isinstance(done.exception(), UnauthorizedError):
+                self._refused = True
+                logger.warning("cannot watch over the subscription: accessControl forbids publishing to %s", topic)
+
+        payload = HEARTBEAT + uuid.uuid4().hex.encode() + b'"}'
+        session.publish_local(topic, payload).add_done_callback(answered)
