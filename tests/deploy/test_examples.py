@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,9 @@ def test_a_policy_is_one_that_iam_takes_and_names_its_resources(path: Path) -> N
     for statement in policy["Statement"]:
         assert statement["Resource"] != "*"
         assert "*" not in "".join(statement["Action"])
+
+
+def test_the_guide_names_every_example_and_no_other(checkout: Path) -> None:
+    guide = (checkout / "docs" / "deploy.md").read_text()
+    named = set(re.findall(r"(?:deployments|policies)/[\w.-]+\.json", guide))
+    assert named == {f"{path.parent.name}/{path.name}" for path in DEPLOYMENTS + POLICIES}
