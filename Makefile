@@ -27,7 +27,7 @@ demo: $(READY)  ## the whole line on this machine: simulator, component, nucleus
 	@$(BIN)/ml-inference demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
 test: $(READY)  ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)  ## ruff and mypy --strict
 	@$(BIN)/ruff check .
@@ -40,4 +40,4 @@ bench: $(READY)  ## the benchmarks, each a comparison in one run
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .sandbox greengrass-build components/*/greengrass-build .mypy_cache .ruff_cache .hypothesis
 
--include make/deploy.mk
+include $(wildcard make/*.mk)
