@@ -200,7 +200,12 @@ class Session:
                 on_payload(_json_bytes(message.json_message.message))
 
         operation = self._stream(
-            f"subscribe to {topic!r}", self._client.subscribe_to_topic_async, on_event=event, topic=topic
+            f"subscribe to {topic!r}",
+            self._client.subscribe_to_topic_async,
+            on_event=event,
+            topic=topic,
+            # Classic does not give a wildcard subscriber its own messages unless asked, and the heartbeat is one.
+            receive_mode=ipc.ReceiveMode.RECEIVE_ALL_MESSAGES,
         )
         return Subscription(topic, operation)
 
