@@ -161,6 +161,12 @@ def booster_version(data: bytes) -> str | None:
     return ".".join(str(part) for part in parts)
 
 
+def booster_objective(booster: xgboost.Booster) -> str:
+    """Such as `binary:logistic`."""
+    name: str = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    return name
+
+
 def refuse_newer(version: str, what: str) -> None:
     """Refuse what a newer xgboost wrote: an older one scores it wrongly without a word (0.65 became 0.84).
 
@@ -213,6 +219,6 @@ def _check_features(booster: xgboost.Booster, manifest: Manifest) -> None:
 
 
 def _check_objective(booster: xgboost.Booster, manifest: Manifest) -> None:
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    objective = booster_objective(booster)
     if objective != manifest.objective:
         raise ModelError(f"objective: the booster's is {objective!r}, the manifest says {manifest.objective!r}")
