@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
@@ -51,7 +51,8 @@ class Intake:
         self._max_bytes = max_bytes
         self._counters = counters
         self._changed = Condition()
-        self._messages: dict[int, tuple[bytes, Arrival]] = {}
+        # Not a dict: one that is emptied from its front looks for its first key among all those that are gone.
+        self._messages: OrderedDict[int, tuple[bytes, Arrival]] = OrderedDict()
         self._by_machine: dict[bytes, deque[int]] = {}
         self._next = 0
         self._bytes = 0
