@@ -44,8 +44,8 @@ def _lenient(value: Any) -> Any:
     """What a string stands for, where it holds a number, a boolean, null or a list."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
-        except ValueError:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
             return value
     # JSON of a Greengrass configuration does not tell 7.0 from 7.
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -136,7 +136,8 @@ class Configuration(BaseModel):
     health_topic: PublishTopic = "ml/inference/health"
     cloud_topic: CloudTopic = "greengrass/ml/inference/{thingName}"
     cloud_publish: Literal["all", "abnormal", "changes", "none"] = "all"
-    cloud_qos: Annotated[Literal[0, 1], Lenient] = 1
+    # Not a Literal, which takes true for 1.
+    cloud_qos: Annotated[int, Lenient, Field(ge=0, le=1)] = 1
     model_directory: Directory = ""
     challenger: Directory = ""
     trusted_keys: Annotated[list[Annotated[str, AfterValidator(_public_key)]], Lenient] = Field(default_factory=list)
@@ -186,9 +187,18 @@ def filters_overlap(subscription: str, published: str) -> bool:
             return len(right) >= position
         if position >= len(right):
             return False
-        if level != "+" and "{" not in right[position] and level != right[position]:
+        if level != "+" and not _may_become(right[position], level):
             return False
     return len(left) == len(right)
+
+
+def _may_become(template: str, level: str) -> bool:
+    """Whether a level may be another once its placeholders are filled in; it errs on the side of yes."""
+    before, placeholder, _ = template.partition("{")
+    if not placeholder:
+        return template == level
+    after = template.rpartition("}")[2]
+    return level.startswith(before) and level.endswith(after) and len(level) > len(before) + len(after)
 
 
 def parse_configuration(tree: Mapping[str, Any]) -> Configuration:
@@ -208,7 +218,7 @@ def parse_configuration(tree: Mapping[str, Any]) -> Configuration:
         return Configuration.model_validate({key: value for key, value in tree.items() if key in known})
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'topics'}: {item['msg']} (got {item['input']!r:.80})"
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (got {item['input']!r:.80})"
             if item["loc"]
             else item["msg"]
             for item in error.errors()
