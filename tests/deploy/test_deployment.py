@@ -35,7 +35,8 @@ READING = {
 }
 DEADLINE = 30.0
 
-pytestmark = pytest.mark.slow
+# In one worker of a parallel run, so that the environment is built once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device")]
 
 
 @pytest.fixture(scope="session")

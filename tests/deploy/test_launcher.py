@@ -26,6 +26,8 @@ MakeArchive = Callable[..., Path]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 HERE = f"{platform.machine()}-{VERSION}"
 WHEEL = "part-1.0-py3-none-any.whl"
+pytestmark = pytest.mark.xdist_group("launcher")  # the first environment is built once
+
 GATE = ("-c", "import part, own; print('checked', part.NUMBER, own.NAME)")
 
 
