@@ -82,6 +82,10 @@ class Pacer:
         self._not_before = moment + self._jittered()
         self._rate = max(MINIMUM_RATE, self._rate / 2)
 
+    def undecided(self) -> None:
+        """A message was answered, but the answer says nothing about the way: the message itself was at fault."""
+        self._probing = False
+
     def retry_now(self) -> None:
         """Try again at once: something changed, such as the connection or the configuration."""
         self._not_before = 0.0
