@@ -1,0 +1,94 @@
+import json
+from typing import Any
+
+import pytest
+
+from ml_inference.model.manifest import ModelError, booster_feature_name, dump_manifest, parse_manifest, scores_agree
+
+MANIFEST: dict[str, Any] = {
+    "format": 1,
+    "name": "cylinder-anomaly",
+    "version": "1.0.0",
+    "created": "2026-11-22T03:15:00Z",
+    "objective": "binary:logistic",
+    "booster": {"file": "booster.ubj", "sha256": "0" * 64},
+    "xgboost_version": "3.2.0",
+    "features": [{"name": "Air temperature [K]", "unit": "K", "minimum": 0.0, "maximum": 400.0}, {"name": "Torque"}],
+    "threshold": 0.5,
+    "golden": [{"reading": {"Air temperature [K]": 300.0, "Torque": 40}, "score": 0.25}],
+}
+
+
+def text(**changes: Any) -> str:
+    return json.dumps(MANIFEST | changes)
+
+
+def test_a_manifest_survives_being_written_and_read() -> None:
+    manifest = parse_manifest(text())
+    assert manifest.feature_names == ("Air temperature [K]", "Torque")
+    assert parse_manifest(dump_manifest(manifest)) == manifest
+
+
+def test_a_newer_format_says_that_the_component_must_be_updated_first_whatever_else_it_holds() -> None:
+    with pytest.raises(
+        ModelError, match=r"made for a newer ml-inference \(format 2, this one reads format 1\): update"
+    ):
+        parse_manifest(text(format=2, features="of another shape", invented=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": 0}, "format: Input should be 1"),
+        ({"format": "2"}, "format: Input should be 1"),
+        ({"invented": 1}, "invented: Extra inputs are not permitted"),
+        ({"name": "a/b"}, "name: String should match"),
+        ({"threshold": "0.5"}, "threshold: Input should be a valid number"),
+        ({"threshold": float("nan")}, "threshold: Input should be a finite number"),
+        ({"created": "2026-11-22T03:15:00"}, "created: .*ISO 8601 with an offset"),
+        ({"booster": {"file": "../booster.ubj", "sha256": "0" * 64}}, r"booster.file: String should match"),
+        ({"booster": {"file": "model.pkl", "sha256": "0" * 64}}, "pickles and the old binary format are never loaded"),
+        ({"booster": {"file": "booster.ubj", "sha256": "A" * 64}}, r"booster.sha256: String should match"),
+        ({"features": []}, "features: List should have at least 1 item"),
+        ({"features": [{"name": "Torque"}, {"name": "Torque"}]}, "features named twice"),
+        ({"features": [{"name": "timestamp"}]}, "the message's envelope uses that key"),
+        ({"features": [{"name": "x", "minimum": 2.0, "maximum": 1.0}]}, "minimum 2.0 is not below maximum 1.0"),
+        ({"features": [{"name": "x", "histogram": {"edges": [0, 1], "counts": [1, 2]}}]}, "needs 3 edges"),
+        ({"features": [{"name": "x", "histogram": {"edges": [1, 0], "counts": [1]}}]}, "must ascend"),
+        ({"golden": []}, "golden: List should have at least 1 item"),
+        ({"golden": [{"reading": {"Torque": 1.0}, "score": 0.1}]}, r"golden\[0\].reading and features differ"),
+        ({"normal_class": 0}, "normal_class must be an index into classes"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_field(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ModelError, match=f"^manifest: .*{reason}"):
+        parse_manifest(text(**changes))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"1"])
+def test_what_is_no_manifest_at_all_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelError, match=r"^manifest: "):
+        parse_manifest(content)
+
+
+def test_names_that_xgboost_refuses_stay_different_when_they_are_encoded() -> None:
+    names = ["a[b", "a]b", "a<b", "a%5Bb", "a%b", "a b"]
+    encoded = [booster_feature_name(name) for name in names]
+    assert len(set(encoded)) == len(names)
+    assert not any(character in name for name in encoded for character in "[]<")
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "same"),
+    [
+        (0.5, 0.500009, True),
+        (0.5, 0.50002, False),
+        (50_000.0, 50_000.3, True),
+        (50_000.0, 50_001.0, False),
+        ([0.1, 0.9], [0.1, 0.9], True),
+        ([0.1, 0.9], [0.9, 0.1], False),
+        (0.1, [0.1], False),
+    ],
+)
+def test_scores_agree_absolutely_below_one_and_relatively_above(expected: Any, actual: Any, same: bool) -> None:
+    assert scores_agree(expected, actual) is same
