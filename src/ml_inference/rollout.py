@@ -103,7 +103,8 @@ class ModelSlot:
 
     def _work(self, source: Source) -> None:
         try:
-            outcome = Loaded(source, self._load(source.directory, source.trusted_keys), None)
+            # A link may turn to another model at any moment; what it points to does not change.
+            outcome = Loaded(source, self._load(source.directory.resolve(), source.trusted_keys), None)
         except ModelError as error:
             outcome = Loaded(source, None, str(error))
         except Exception as error:
