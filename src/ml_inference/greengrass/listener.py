@@ -17,9 +17,6 @@ from awsiot.greengrasscoreipc.model import UnauthorizedError
 
 from ml_inference.greengrass.session import Session, Subscription
 
-HEARTBEAT = b'{"heartbeat":"'
-"""How a heartbeat begins; no reading does."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +42,8 @@ class Listener:
         self._monotonic = monotonic
         self._silence = silence
         self._patience = patience
+        # Only this process's own: whatever else somebody says is a message, and counted.
+        self._heartbeat = b'{"heartbeat":"%s"}' % uuid.uuid4().hex.encode()
         self._session: Session | None = None
         self._subscription: Subscription | None = None
         self._heard = monotonic()
@@ -59,16 +58,17 @@ class Listener:
             CallFailedError: The nucleus refuses; the one before stays.
         """
         mine: list[Subscription] = []
+        self._session = session
 
         def on_payload(payload: bytes) -> None:
-            # While one subscription follows another both may get the same message; it counts once.
-            if self._subscription is None or (mine and mine[0] is self._subscription):
+            # While one subscription follows another both may get the same message; it counts once. A session that was given
+            # up may go on for a moment.
+            if self._session is session and (self._subscription is None or self._subscription in mine):
                 self._received(payload)
 
         subscription = session.subscribe(topic, on_payload)
         mine.append(subscription)
         before, self._subscription = self._subscription, subscription
-        self._session = session
         self._heard = self._monotonic()
         self._sent = None
         self._refused = False
@@ -111,7 +111,7 @@ class Listener:
 
     def _received(self, payload: bytes) -> None:
         self._heard = self._monotonic()
-        if not payload.startswith(HEARTBEAT):
+        if payload != self._heartbeat:
             self._on_message(payload)
 
     def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
@@ -123,5 +123,4 @@ class Listener:
                 self._refused = True
                 logger.warning("cannot watch over the subscription: accessControl forbids publishing to %s", topic)
 
-        payload = HEARTBEAT + uuid.uuid4().hex.encode() + b'"}'
-        session.publish_local(topic, payload).add_done_callback(answered)
+        session.publish_local(topic, self._heartbeat).add_done_callback(answered)

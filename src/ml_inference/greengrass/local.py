@@ -20,20 +20,13 @@ from ml_inference.routing import Message
 
 WINDOW = 32
 """Messages in flight. More bring nothing, and each may block a stalled lite for 5 s."""
-ATTEMPTS = 3
-"""Connections on which a message is tried. A payload that itself breaks the connection must not be tried for ever."""
+RESERVE = 4
+"""Beside these, for what must get out even when results alone would fill the window: the health message."""
+ATTEMPTS = 5
+"""Lost connections in a row on which the same message was the oldest without an answer, after which it is given up: the
+payload itself may be what breaks the connection (as a frame over 10,000 bytes does on nucleus lite)."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Flight:
-    """A message on its way."""
-
-    __slots__ = ("attempts", "message")
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self.attempts = 0
 
 
 class LocalPublisher:
@@ -50,11 +43,13 @@ class LocalPublisher:
         self._sending = Lock()
         self._changed = Condition()
         self._session: Session | None = None
-        self._in_flight: dict[int, _Flight] = {}
-        self._again: deque[_Flight] = deque()
+        self._in_flight: dict[int, Message] = {}
+        self._again: deque[Message] = deque()
         self._next = 0
         self._abandoned = False
         self._progress = monotonic()
+        self._suspect: Message | None = None
+        self._losses = 0
         self.published = 0
         self.failed = 0
 
@@ -63,24 +58,30 @@ class LocalPublisher:
         with self._sending:
             with self._changed:
                 again, self._again = self._again, deque()
-            for flight in again:
-                self._send(session, flight)
+            for message in again:
+                self._send(session, message)
             with self._changed:
                 self._session = session
                 self._changed.notify_all()
 
     def detach(self) -> None:
         """The session is over: what was in flight waits for the next."""
-        with self._changed:
+        # Nobody may be about to send over the old session: that message would wait for an answer for ever.
+        with self._sending, self._changed:
             self._session = None
-            left = list(self._in_flight.values())
-            self._in_flight.clear()
-            for flight in left:
-                if flight.attempts < ATTEMPTS:
-                    self._again.append(flight)
-                else:
-                    self._fail(flight.message, "the connection broke each time it was sent")
+            if self._in_flight:
+                self._suspect_first()
+                self._again.extend(self._in_flight.values())
+                self._in_flight.clear()
             self._changed.notify_all()
+
+    def _suspect_first(self) -> None:
+        number, oldest = next(iter(self._in_flight.items()))
+        self._losses = self._losses + 1 if oldest is self._suspect else 1
+        self._suspect = oldest
+        if self._losses >= ATTEMPTS:
+            del self._in_flight[number]
+            self._fail(oldest, f"the connection broke {ATTEMPTS} times when it was sent")
 
     def publish(self, message: Message) -> None:
         """Send a message; waits while too many are in flight or there is no session.
@@ -93,30 +94,16 @@ class LocalPublisher:
                 if self._abandoned:
                     self._fail(message, "the component has to stop")
                     return
-            if self.try_publish(message, wait=True):
+            if self._send_if(self._is_free, message):
                 return
 
-    def try_publish(self, message: Message, *, wait: bool = False) -> bool:
-        """Send a message if there is a session with room.
-
-        Args:
-            message: What to send.
-            wait: Whether to wait for another thread that is just sending.
+    def try_publish(self, message: Message) -> bool:
+        """Send a message if there is a session with room; a little is kept for what comes this way.
 
         Returns:
             Whether it was sent.
         """
-        if not self._sending.acquire(blocking=wait):
-            return False
-        try:
-            with self._changed:
-                session = self._session if self._is_free() else None
-            if session is None:
-                return False
-            self._send(session, _Flight(message))
-            return True
-        finally:
-            self._sending.release()
+        return self._send_if(lambda: self._session is not None and len(self._in_flight) < WINDOW + RESERVE, message)
 
     def drain(self, timeout: float) -> bool:
         """Wait until nothing is in flight.
@@ -137,39 +124,51 @@ class LocalPublisher:
             self._changed.notify_all()
 
     def stalled_for(self) -> float:
-        """Seconds since the nucleus last answered, while something is in flight; else 0."""
+        """Seconds for which the oldest message in flight has been the oldest; 0 if there is none.
+
+        The nucleus answers in order, so an answer that is overtaken by many others will not come any more.
+        """
         with self._changed:
             return self._monotonic() - self._progress if self._in_flight else 0.0
 
     def _is_free(self) -> bool:
         return self._session is not None and len(self._in_flight) < WINDOW
 
-    def _send(self, session: Session, flight: _Flight) -> None:
+    def _send_if(self, condition: Callable[[], bool], message: Message) -> bool:
+        with self._sending:
+            with self._changed:
+                session = self._session if condition() else None
+            if session is None:
+                return False
+            self._send(session, message)
+            return True
+
+    def _send(self, session: Session, message: Message) -> None:
         with self._changed:
             number = self._next
             self._next += 1
             if not self._in_flight:
                 self._progress = self._monotonic()
-            self._in_flight[number] = flight
-            flight.attempts += 1
-        future = session.publish_local(flight.message.topic, flight.message.payload)
+            self._in_flight[number] = message
+        future = session.publish_local(message.topic, message.payload)
         future.add_done_callback(lambda done: self._answered(number, done))
 
     def _answered(self, number: int, future: Future[Any]) -> None:
         """Runs on the SDK's thread, or on the caller's if the future had already ended."""
         with self._changed:
-            flight = self._in_flight.get(number)
-            if flight is None:
+            message = self._in_flight.get(number)
+            if message is None:
                 return  # of a session that is over
             error = future.exception()
             if error is not None and not isinstance(error, GreengrassCoreIPCError):
                 return  # The connection is going; `detach` collects what was on it, in order.
+            if number == next(iter(self._in_flight)):
+                self._progress = self._monotonic()
             del self._in_flight[number]
-            self._progress = self._monotonic()
             if error is None:
                 self.published += 1
             else:
-                self._fail(flight.message, describe(error))
+                self._fail(message, describe(error))
             self._changed.notify_all()
 
     def _fail(self, message: Message, reason: str) -> None:

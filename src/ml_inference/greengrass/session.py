@@ -19,7 +19,13 @@ from typing import Any
 
 from awscrt.exceptions import AwsCrtError
 from awscrt.io import ClientBootstrap, DefaultHostResolver, EventLoopGroup, SocketDomain, SocketOptions
-from awsiot.eventstreamrpc import AccessDeniedError, Connection, LifecycleHandler, MessageAmendment
+from awsiot.eventstreamrpc import (
+    AccessDeniedError,
+    Connection,
+    DeserializeError,
+    LifecycleHandler,
+    MessageAmendment,
+)
 from awsiot.greengrasscoreipc import model as ipc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
@@ -28,6 +34,8 @@ SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its value
 CALL_TIMEOUT = 10.0
 """Seconds that a call may take; nucleus lite stalls for about 5 s a message when a subscriber does not read."""
+MAX_REASON_CHARACTERS = 300
+"""Of an error's text in logs and health messages; some of the SDK's errors hold the whole payload."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +49,15 @@ class TokenRefusedError(Exception):
 
 
 class CallFailedError(Exception):
-    """The nucleus refused a call, or did not answer in time; the message names the call and the reason."""
+    """The nucleus refused a call, or did not answer in time; the message names the call and the reason.
+
+    Attributes:
+        refused: Whether the nucleus answered, and will answer so again; if not, another connection may help.
+    """
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class Connector:
@@ -49,12 +65,13 @@ class Connector:
 
     Args:
         environment: Holds the socket's path and the token, as the nucleus gives them to a component.
+        call_timeout: Seconds that a call may take.
 
     Raises:
         NucleusUnavailableError: The variables are missing: this process was not started by a nucleus.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ, *, call_timeout: float = CALL_TIMEOUT) -> None:
         try:
             self._socket, token = environment[SOCKET_VARIABLE], environment[TOKEN_VARIABLE]
         except KeyError as error:
@@ -66,6 +83,7 @@ class Connector:
         self._options = SocketOptions()
         self._options.domain = SocketDomain.Local
         self._amend = MessageAmendment.create_static_authtoken_amender(token)
+        self._call_timeout = call_timeout
         self._given_up = False
 
     def give_up(self) -> None:
@@ -103,7 +121,7 @@ class Connector:
         except Exception as error:
             connection.close()
             raise NucleusUnavailableError(str(error) or f"no answer within {timeout:g} s") from error
-        session = Session(GreengrassCoreIPCClient(connection), self._wait)
+        session = Session(GreengrassCoreIPCClient(connection), lambda call: self._wait(call, self._call_timeout))
         handler.watch(lambda: on_lost(session), session.lost)
         return session
 
@@ -164,7 +182,7 @@ class Session:
         lost: Set when the connection has ended.
     """
 
-    def __init__(self, client: GreengrassCoreIPCClient, wait_for: Callable[[Future[Any], float], Any]) -> None:
+    def __init__(self, client: GreengrassCoreIPCClient, wait_for: Callable[[Future[Any]], Any]) -> None:
         # Without an executor the callbacks run on the network thread, in order, with no queue that could grow.
         self._client = GreengrassCoreIPCClientV2(client=client, executor=None)
         self._wait_for = wait_for
@@ -203,6 +221,7 @@ class Session:
             f"subscribe to {topic!r}",
             self._client.subscribe_to_topic_async,
             on_event=event,
+            on_unreadable=lambda: on_payload(_UNREADABLE),
             topic=topic,
             # Classic does not give a wildcard subscriber its own messages unless asked, and the heartbeat is one.
             receive_mode=ipc.ReceiveMode.RECEIVE_ALL_MESSAGES,
@@ -319,24 +338,34 @@ class Session:
 
     def _call(self, what: str, function: Callable[..., Future[Any]], **arguments: Any) -> Any:
         try:
-            return self._wait_for(function(**arguments), CALL_TIMEOUT)
+            return self._wait_for(function(**arguments))
         except Exception as error:
-            raise CallFailedError(f"cannot {what}: {describe(error)}") from error
+            raise _failed(what, error) from error
 
     def _stream(
-        self, what: str, function: Callable[..., Any], *, on_event: Callable[[Any], None], **arguments: Any
+        self,
+        what: str,
+        function: Callable[..., Any],
+        *,
+        on_event: Callable[[Any], None],
+        on_unreadable: Callable[[], None] | None = None,
+        **arguments: Any,
     ) -> Any:
         def error(reason: Exception) -> bool:
-            logger.warning("cannot %s any more: %s", what, describe(reason))
+            if on_unreadable and isinstance(reason, DeserializeError):
+                on_unreadable()
+            else:
+                # Only the type: the SDK's own errors repeat the payload, which may be large, and anybody's.
+                logger.warning("cannot %s any more: %s", what, type(reason).__name__)
             return False  # True or None would close the stream
 
         try:
             future, operation = function(
                 on_stream_event=on_event, on_stream_error=error, on_stream_closed=_closed, **arguments
             )
-            self._wait_for(future, CALL_TIMEOUT)
+            self._wait_for(future)
         except Exception as failure:
-            raise CallFailedError(f"cannot {what}: {describe(failure)}") from failure
+            raise _failed(what, failure) from failure
         return operation
 
 
@@ -344,12 +373,15 @@ def _closed() -> None:
     """The SDK's closed callback is unreliable (its guard is inverted); the loss is learnt from the connection."""
 
 
+_UNREADABLE = b"a message that the AWS IoT Device SDK cannot read, such as one nested too deeply"
+"""Stands in for such a message, so that it is counted, and refused like any other text that is no JSON."""
+
+
 def _json_bytes(message: Any) -> bytes:
     try:
         return json.dumps(message).encode()
     except (ValueError, RecursionError):
-        # Deeper than Python can write; refused by the decoder like any other text that is no JSON.
-        return b"a message nested too deeply"
+        return _UNREADABLE
 
 
 def _future(start: Callable[[], Future[Any]]) -> Future[Any]:
@@ -365,4 +397,8 @@ def _future(start: Callable[[], Future[Any]]) -> Future[Any]:
 def describe(error: BaseException) -> str:
     """The reason of a failed call in a few words, without the SDK's representation."""
     text = getattr(error, "message", None) or str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {text}"[:MAX_REASON_CHARACTERS] if text else type(error).__name__
+
+
+def _failed(what: str, error: Exception) -> CallFailedError:
+    return CallFailedError(f"cannot {what}: {describe(error)}", refused=isinstance(error, ipc.GreengrassCoreIPCError))
