@@ -215,12 +215,18 @@ def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_RE
 
 
 def _spread(scores: npt.NDArray[np.float64], count: int) -> list[int]:
-    """Positions of rows that cover the range of each output, at evenly spaced ranks."""
+    """Positions of rows that cover each output: half at even ranks, half at even values, since abnormal ones are rare."""
     if len(scores) <= count:
         return list(range(len(scores)))
-    outputs = scores.shape[1]
-    ranks = np.linspace(0, len(scores) - 1, max(2, count // outputs)).round().astype(int)
-    taken = {int(row) for output in range(outputs) for row in np.argsort(scores[:, output], kind="stable")[ranks]}
+    half = max(2, count // scores.shape[1] // 2)
+    taken: set[int] = set()
+    for output in scores.T:
+        order = np.argsort(output, kind="stable")
+        ranked = output[order]
+        ranks = np.linspace(0, len(order) - 1, half).round().astype(int)
+        # The ends are among the ranks already.
+        values = np.linspace(ranked[0], ranked[-1], half + 2)[1:-1]
+        taken.update(order[ranks].tolist(), order[np.searchsorted(ranked, values)].tolist())
     return sorted(taken)
 
 
