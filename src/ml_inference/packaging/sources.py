@@ -55,7 +55,7 @@ def _fetch(source: str, path: Path) -> None:
             for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
                 file.write(chunk)
     except (BotoCoreError, ClientError) as error:
-        raise PackagingError(f"{source}: cannot be fetched: {error}") from error
+        raise PackagingError(f"{source}: cannot be fetched: {' '.join(str(error).split())}") from error
 
 
 def _refuse_large(source: str, size: int) -> None:
