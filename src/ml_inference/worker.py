@@ -131,37 +131,46 @@ class Worker:
     def _run(self) -> None:
         while True:
             while self._changes:
-                self._changes.popleft()()
+                self._change(self._changes.popleft())
             arrival = self._intake.get(IDLE_SECONDS)
             if arrival is not None:
                 self._work(arrival)
             elif self._finish.is_set():
                 return
 
-    def _work(self, arrival: Arrival) -> None:
-        outcome = self._outcome(arrival)
-        scored = len(outcome.results)
-        for message in self._router.results(outcome):
-            self._publish(message)
-        for message in self._router.errors(outcome):
-            self._publish(message)
-        to_cloud = self._router.cloud(outcome)
-        with self._counters.lock:
-            self._offer(*to_cloud)
-            self._counters.finished(scored=scored, rejected=len(outcome.items) - scored)
-        self._latencies.append(self._monotonic() - arrival.moment)
-
-    def _outcome(self, arrival: Arrival) -> Outcome:
-        began = self._monotonic()
+    def _change(self, change: Callable[[], None]) -> None:
         try:
-            outcome = self._pipeline.process(arrival.payload)
+            change()
+        except Exception:
+            logger.exception("a change met an internal error; what was in force stays")
+
+    def _work(self, arrival: Arrival) -> None:
+        try:
+            outcome = self._score(arrival)
+            local, cloud, unwanted = self._route(outcome)
         except Exception:
             # Ours, whatever it was: the message is refused and counted, and the next one gets its chance.
             self._internal_errors += 1
             if self._internal_errors & (self._internal_errors - 1) == 0:
                 logger.exception("%d messages met an internal error; the last", self._internal_errors)
             error = FieldError((), "internal_error", "the component could not process this message; see its log")
-            return Outcome((Rejection((error,), received=arrival.payload),))
+            outcome = Outcome((Rejection((error,), received=arrival.payload),))
+            local, cloud, unwanted = self._route(outcome)
+        for message in local:
+            self._publish(message)
+        scored = len(outcome.results)
+        with self._counters.lock:
+            self._offer(cloud, unwanted)
+            self._counters.finished(scored=scored, rejected=len(outcome.items) - scored)
+        self._latencies.append(self._monotonic() - arrival.moment)
+
+    def _route(self, outcome: Outcome) -> tuple[list[Message], list[Message], int]:
+        """Local messages, messages for the cloud, and how many readings the cloud does not want."""
+        return self._router.results(outcome) + self._router.errors(outcome), *self._router.cloud(outcome)
+
+    def _score(self, arrival: Arrival) -> Outcome:
+        began = self._monotonic()
+        outcome = self._pipeline.process(arrival.payload)
         if self._challenger:
             self._compare(arrival, outcome, self._monotonic() - began)
         return outcome
