@@ -12,7 +12,7 @@ import logging
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -26,6 +26,7 @@ from ml_inference.greengrass.cloud import CloudPublisher
 from ml_inference.greengrass.listener import Listener
 from ml_inference.greengrass.local import LocalPublisher
 from ml_inference.greengrass.session import (
+    CALL_TIMEOUT,
     CallFailedError,
     Connector,
     NucleusUnavailableError,
@@ -48,6 +49,10 @@ EXIT_CANNOT_START = 1
 EXIT_CONNECTION_LOST = 75
 """EX_TEMPFAIL of sysexits.h: start me again."""
 
+REFUSALS = 2
+"""Handshakes in a row that must be refused before it is the token: nucleus lite refuses one by closing the connection, and a
+connection also closes because the nucleus is just going down."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +63,7 @@ class Timing:
     Attributes:
         stop: For finishing after SIGTERM; classic kills after about 5 s.
         connect: For one attempt to connect.
+        call: For the answer to a call.
         first_reconnect: Pause after the first failed attempt.
         longest_reconnect: Pause that it grows to.
         reconnect_limit: Without a connection, after which only a restart, with a new token, can help.
@@ -69,10 +75,12 @@ class Timing:
         patience: For that proof.
         defer: For which a deployment is put off while the queue drains.
         longest_defer: For which it is put off in all.
+        tick: Between looks at what is due.
     """
 
     stop: float = 3.5
     connect: float = 2.0
+    call: float = CALL_TIMEOUT
     first_reconnect: float = 0.1
     longest_reconnect: float = 5.0
     reconnect_limit: float = 60.0
@@ -83,6 +91,7 @@ class Timing:
     patience: float = 10.0
     defer: float = 1.0
     longest_defer: float = 10.0
+    tick: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ class Component:
         work_directory: Where the outbox lives; survives restarts and updates.
         overrides: Configuration that wins over the nucleus's, for trying things.
         timing: How long it waits for what.
+        load: Checks and loads a model directory.
         monotonic: Seconds of a clock that never goes back.
     """
 
@@ -154,6 +164,7 @@ class Component:
         work_directory: Path,
         overrides: Mapping[str, Any] | None = None,
         timing: Timing | None = None,
+        load: Callable[[Path, Sequence[str]], Model] = load_checked,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connector = connector
@@ -166,6 +177,7 @@ class Component:
         self._counters = Counters()
         self._started = monotonic()
         self._state = "starting"
+        self._asked_to_stop = False
 
         self._configuration = Configuration()
         self._tree: Mapping[str, Any] | None = None
@@ -177,19 +189,19 @@ class Component:
         self._worker: Worker | None = None
 
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load_checked)
-        self._challenger = ModelSlot(
-            self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load_checked
-        )
+        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load)
+        self._challenger = ModelSlot(self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load)
         self._model: Model | None = None
         self._model_problem: str | None = None
         self._challenger_problem: str | None = None
 
         self._session: Session | None = None
+        self._refusals = 0
         self._reconnect = Backoff(monotonic, first=timing.first_reconnect, longest=timing.longest_reconnect)
         self._listener = Listener(
             self._intake.put, monotonic=monotonic, silence=timing.silence, patience=timing.patience
         )
+        self._internal_errors = 0
         self._deferred_since: float | None = None
         self._health_at = 0.0
         self._poll_at = monotonic() + timing.configuration_poll
@@ -197,6 +209,7 @@ class Component:
 
     def stop(self) -> None:
         """Ask it to stop. May be called from a signal handler or another thread."""
+        self._asked_to_stop = True
         self._connector.give_up()
         self._events.put(_Stop())
 
@@ -208,22 +221,36 @@ class Component:
         """
         logger.info("ml-inference %s on Python %s", __version__, platform.python_version())
         try:
-            self._connect()
             while True:
-                self._handle(self._next_event())
-                self._do_what_is_due()
+                self._supervise()
         except _ExitError as end:
-            if end.code:
-                logger.error("exit %d: %s", end.code, end)
+            # Asked to stop it waits for no answer any more, and what fails for that is no failure.
+            code = EXIT_STOPPED if self._asked_to_stop else end.code
+            if code:
+                logger.error("exit %d: %s", code, end)
             else:
                 logger.info("stopping: %s", end)
             self._finish()
-            return end.code
+            return code
 
     # Events.
 
+    def _supervise(self) -> None:
+        """One round; no error of ours ends the component."""
+        try:
+            self._do_what_is_due()
+            self._handle(self._next_event())
+        except _ExitError:
+            raise
+        except (CallFailedError, ConfigurationError) as error:
+            self._disconnect(str(error))
+        except Exception:
+            self._internal_errors += 1
+            if self._internal_errors & (self._internal_errors - 1) == 0:
+                logger.exception("%d internal errors in the supervision; the last", self._internal_errors)
+
     def _next_event(self) -> object | None:
-        due = [self._monotonic() + 1.0]
+        due = [self._monotonic() + self._timing.tick]
         if self._session is None:
             due.append(self._reconnect.at)
         try:
@@ -267,30 +294,28 @@ class Component:
             self._look_at = moment + self._timing.model_poll
             self._champion.look()
             self._challenger.look()
-        try:
-            self._listener.check()
-        except CallFailedError as error:
-            self._disconnect(str(error))
-            return
+        self._listener.check()
         if moment >= self._health_at:
             self._tell_health()
 
     # The connection.
 
     def _connect(self) -> None:
-        """Try once to open a session and begin on it; the next try is scheduled if that fails."""
+        """Try once to open a session and begin on it; the next try is scheduled if nobody answers."""
         try:
             session = self._connector.open(lambda lost: self._events.put(_Lost(lost)), self._timing.connect)
         except TokenRefusedError as error:
-            raise _ExitError(EXIT_CONNECTION_LOST, f"{error}; a restart brings a new one") from error
+            self._refusals += 1
+            if self._refusals >= REFUSALS:
+                raise _ExitError(EXIT_CONNECTION_LOST, f"{error}; a restart brings a new one") from error
+            self._try_again(str(error))
+            return
         except NucleusUnavailableError as error:
             self._try_again(str(error))
             return
+        self._refusals = 0
         self._session = session
-        try:
-            self._begin(session)
-        except CallFailedError as error:
-            self._disconnect(str(error))
+        self._begin(session)
 
     def _try_again(self, reason: str) -> None:
         self._reconnect.failed()
@@ -312,7 +337,11 @@ class Component:
         self._try_again(reason)
 
     def _begin(self, session: Session) -> None:
-        """Everything that a new session needs; raises CallFailedError if the nucleus does not play along."""
+        """Everything that a new session needs.
+
+        Raises:
+            CallFailedError, ConfigurationError: The nucleus does not play along.
+        """
         first = self._tree is None
         self._read_configuration(session)
         put = self._events.put
@@ -328,7 +357,7 @@ class Component:
                 # Optional: nucleus lite has none of the last two.
                 logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
         if self._worker:
-            self._listener.listen(session, self._configuration.input_topic)
+            self._listen(session, self._configuration.input_topic)
         self._local.attach(session)
         if self._cloud is None:
             self._cloud = self._start_cloud()
@@ -361,20 +390,24 @@ class Component:
             return
         if tree == self._tree:
             return
-        first, self._tree = self._tree is None, tree
+        first = self._tree is None
         try:
             configuration = parse_configuration(tree | self._overrides)
+            if self._worker:
+                self._listen(session, configuration.input_topic)
         except ConfigurationError as error:
             if first:
                 raise _ExitError(EXIT_CANNOT_START, f"configuration: {error}") from error
+            self._tree = tree
             self._configuration_problem = str(error)
             logger.error("the new configuration is refused, the old one stays in force: %s", error)
             self._tell_health()
             return
+        self._tree = tree
         self._configuration_problem = None
-        self._apply(configuration, session)
+        self._apply(configuration)
 
-    def _apply(self, configuration: Configuration, session: Session) -> None:
+    def _apply(self, configuration: Configuration) -> None:
         before, self._configuration = self._configuration, configuration
         logging.getLogger("ml_inference").setLevel(configuration.log_level)
         self._router.configuration = configuration
@@ -386,12 +419,6 @@ class Component:
         if self._worker:
             self._worker.judge_by(configuration.judgement)
             logger.info("a new configuration is in force")
-        if self._listener.listening and configuration.input_topic != before.input_topic:
-            try:
-                self._listener.listen(session, configuration.input_topic)
-            except CallFailedError as error:
-                self._configuration_problem = f"InputTopic: {error}; still listening on {before.input_topic}"
-                logger.error("%s", self._configuration_problem)
         keys = tuple(configuration.trusted_keys)
         directory = configuration.model_directory
         self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys))
@@ -400,6 +427,22 @@ class Component:
             self._worker.challenge(None, configuration.judgement)
             self._challenger_problem = None
         self._tell_health()
+
+    def _listen(self, session: Session, topic: str) -> None:
+        """Listen on a topic, if that is not so already.
+
+        Raises:
+            ConfigurationError: The nucleus refuses; what was listened to before still is.
+            CallFailedError: It does not answer.
+        """
+        if self._listener.topic == topic:
+            return
+        try:
+            self._listener.listen(session, topic)
+        except CallFailedError as error:
+            if error.refused:
+                raise ConfigurationError(f"InputTopic: {error}") from error
+            raise
 
     def _answer_check(self, deployment_id: str, proposed: dict[str, Any]) -> None:
         problem = None
@@ -458,11 +501,9 @@ class Component:
         self._state = "running"
         if self._session:
             try:
-                self._listener.listen(self._session, self._configuration.input_topic)
-            except CallFailedError as error:
-                if self._session.lost.is_set():
-                    return
-                raise _ExitError(EXIT_CANNOT_START, f"InputTopic: {error}") from error
+                self._listen(self._session, self._configuration.input_topic)
+            except ConfigurationError as error:
+                raise _ExitError(EXIT_CANNOT_START, str(error)) from error
         self._tell_health()
 
     def _offer(self, messages: Any, unwanted: int) -> None:
@@ -541,7 +582,8 @@ class Component:
         if self._cloud:
             self._cloud.stop(max(0.0, deadline - self._monotonic() - 0.1 * total))
         self._tell_health()
-        self._local.drain(max(0.0, deadline - self._monotonic()))
+        if not self._local.drain(max(0.0, deadline - self._monotonic())):
+            logger.warning("%d local messages were not confirmed by the nucleus", self._local.unconfirmed)
         logger.info("stopped: %s", json.dumps(self._counters.snapshot().as_message()))
         if self._session:
             self._session.close(timeout=0.2)

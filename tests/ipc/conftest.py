@@ -11,42 +11,48 @@ from typing import Any
 import pytest
 
 from greengrass_sandbox.background import BackgroundNucleus
+from greengrass_sandbox.profiles import ProfileName
 from support.line import NAME, Line, own_recipe
 
 
 @pytest.fixture(params=["lite", "classic"])
-def profile(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def profile(request: pytest.FixtureRequest) -> ProfileName:
+    name: ProfileName = request.param
+    return name
 
 
 @pytest.fixture
 def make_line(
-    tmp_path: Path, model_directory: Path, profile: str, request: pytest.FixtureRequest
+    tmp_path: Path, model_directory: Path, profile: ProfileName, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., Line]]:
     """Makes a nucleus of the profile with the component running on it."""
     lines: list[Line] = []
     stack: list[BackgroundNucleus] = []
 
-    def make(*, start: bool = True, model: Path | None = None, **settings: Any) -> Line:
-        nucleus = BackgroundNucleus(tmp_path / "nucleus", profile).__enter__()
+    def make(*, start: bool = True, model: Path | None = None, **options: Any) -> Line:
+        number = len(lines)
+        nucleus = BackgroundNucleus(tmp_path / f"nucleus-{number}", profile).__enter__()
         stack.append(nucleus)
-        work = tmp_path / "work"
+        work = tmp_path / f"work-{number}"
         work.mkdir()
         environment = os.environ | nucleus.credentials(NAME, own_recipe(tmp_path))
         line = Line(nucleus, model or model_directory, work, environment)
         lines.append(line)
         if start:
-            line.start(**settings)
+            line.start(**options)
         return line
 
     failed_before = request.session.testsfailed
     yield make
-    for line in lines:
-        line.end()
-        if request.session.testsfailed > failed_before and line.log.exists():
-            sys.stderr.write(line.log.read_text())
-    for nucleus in stack:
-        nucleus.__exit__(None, None, None)
+    try:
+        for line in lines:
+            line.end()
+    finally:
+        for line in lines:
+            if request.session.testsfailed > failed_before and line.log.exists():
+                sys.stderr.write(line.log.read_text())
+        for nucleus in stack:
+            nucleus.__exit__(None, None, None)
 
 
 @pytest.fixture

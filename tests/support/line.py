@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from greengrass_sandbox.background import BackgroundNucleus, BackgroundTap
-from greengrass_sandbox.topics import Message
+from greengrass_sandbox.nucleus import Nucleus
+from greengrass_sandbox.topics import Message, Tap
 
 ROOT = Path(__file__).parents[2]
 NAME = "com.example.MLInference"
 REQUEST = "ml/inference/request"
 SECONDS = 20.0
 """Far more than anything here takes; only a failure waits that long."""
+QUICK = {"tick": 0.05, "first_reconnect": 0.02, "longest_reconnect": 0.2, "model_poll": 0.1}
+"""Timing in tests, where a test says nothing else: what happens by itself happens soon."""
 
 
 def own_recipe(directory: Path) -> Path:
@@ -57,6 +60,18 @@ class Watch:
     def raw(self) -> Message:
         return self._tap.get(SECONDS)
 
+    def here(self) -> list[dict[str, Any]]:
+        """What has come and was not taken yet."""
+        tap: Tap[Message] = self._tap._tap
+
+        async def take() -> list[Message]:
+            taken = list(tap._items)
+            tap._items.clear()
+            return taken
+
+        messages: list[Message] = self._tap._call(take)
+        return [json.loads(message.payload) for message in messages]
+
 
 @dataclass
 class Line:
@@ -75,24 +90,42 @@ class Line:
         self.errors = self.watch("ml/inference/error")
         self.health = self.watch("ml/inference/health")
         self.cloud = Watch(self.nucleus.iot_core.watch("greengrass/ml/inference/#"))
+        self._told = self.watch("ml/inference/health")
 
     def watch(self, topic: str) -> Watch:
         return Watch(self.nucleus.watch(topic))
 
-    def start(self, **settings: Any) -> None:
-        """Start `ml-inference run` and wait until it listens."""
-        settings = {"ModelDirectory": str(self.model), **settings}
-        command = [sys.executable, "-m", "ml_inference", "run"]
-        for key, value in settings.items():
-            command += ["--set", f"{key}={json.dumps(value)}"]
+    def start(
+        self,
+        *,
+        command: Iterable[str] | None = None,
+        timing: Mapping[str, float] | None = None,
+        wait: bool = True,
+        **settings: Any,
+    ) -> None:
+        """Start the component and wait until it listens.
+
+        Args:
+            command: What to run instead of the quick component.
+            timing: Fields of the component's `Timing`, beside `QUICK`.
+            wait: Whether to wait.
+            settings: Configuration that wins over the nucleus's.
+        """
+        if command is None:
+            quick = Path(__file__).with_name("quick_component.py")
+            command = (str(quick), json.dumps({**QUICK, **(timing or {})}))
+        arguments = [sys.executable, *command]
+        for key, value in {"ModelDirectory": str(self.model), **settings}.items():
+            arguments += ["--set", f"{key}={json.dumps(value)}"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                command, env=self.environment, cwd=self.work, stdout=log, stderr=subprocess.STDOUT, text=True
+                arguments, env=self.environment, cwd=self.work, stdout=log, stderr=subprocess.STDOUT, text=True
             )
-        self.health.until(lambda health: health["state"] == "running")
+        if wait:
+            self.health.until(lambda health: health["state"] == "running")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the component to its end."""
+        """Run `ml-inference run` to its end."""
         command = [sys.executable, "-m", "ml_inference", "run", *arguments]
         return subprocess.run(
             command, env=self.environment, cwd=self.work, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -105,8 +138,40 @@ class Line:
     def send_json(self, document: Any) -> None:
         self.send(json.dumps(document, separators=(",", ":")).encode())
 
+    def send_all(self, documents: Iterable[Any]) -> None:
+        """Publish one after the other, as fast as the nucleus can."""
+        payloads = [json.dumps(document, separators=(",", ":")).encode() for document in documents]
+
+        async def publish(nucleus: Nucleus) -> None:
+            for payload in payloads:
+                await nucleus.publish(REQUEST, payload)
+
+        self.nucleus.call(publish)
+
     def configure(self, **settings: Any) -> None:
         self.nucleus.update_configuration(NAME, settings)
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """Topics to which the component is subscribed, as the nucleus sees it."""
+
+        async def topics(nucleus: Nucleus) -> list[str]:
+            return [each.topic_filter for each in nucleus.local._subscriptions if each.component == NAME]
+
+        return self.nucleus.call(topics)
+
+    @property
+    def connections(self) -> int:
+        """The component's connections, as the nucleus sees it."""
+
+        async def count(nucleus: Nucleus) -> int:
+            return sum(each.component == NAME for each in nucleus._server.connections)
+
+        return self.nucleus.call(count)
+
+    def says(self, text: str) -> bool:
+        """Whether the component's log holds the text."""
+        return text in self.log.read_text()
 
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
@@ -114,10 +179,34 @@ class Line:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(SECONDS)
 
+    def finish(self) -> dict[str, Any]:
+        """SIGTERM, which must end it well; its last health message."""
+        assert self.terminate() == 0
+        return self.health.until(lambda health: health["state"] == "stopping")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def end(self) -> None:
+        """End it, and look at what must hold in every test: the accounting in each health message, no error of ours."""
         if self.process and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+        for health in self._told.here():
+            assert accounted(health), health
+        if self.log.exists():
+            for sign in ("Traceback", "internal error"):
+                assert sign not in self.log.read_text(), self.log.read_text()
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for what only time shows, such as a process's threads."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 def accounted(health: Mapping[str, Any]) -> bool:
@@ -127,4 +216,5 @@ def accounted(health: Mapping[str, Any]) -> bool:
         counts["received"] == counts["scored"] + counts["rejected"] + counts["dropped"] + counts["queued"]
         and counts["scored"] + cloud["carried_over"]
         == cloud["delivered"] + cloud["waiting"] + cloud["expired"] + cloud["unwanted"]
+        and min(*counts.values(), *(count for count in cloud.values())) >= 0
     )

@@ -8,11 +8,13 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from ml_inference.component import EXIT_CANNOT_START, Component
-from ml_inference.greengrass.session import Connector, NucleusUnavailableError
+if TYPE_CHECKING:
+    from ml_inference.component import Component
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the component; see `ml_inference.component` for the exit codes."""
+    return serve(lambda: _component(dict(arguments.set)))
+
+
+def serve(make_component: Callable[[], Component]) -> int:
+    """Run a component from the first moment on as a process that ends with 0 when it is asked to.
+
+    Args:
+        make_component: Imports and makes it; takes seconds on a gateway, and may find that this is no place for it.
+
+    Returns:
+        1 if it could not be made; else it does not return, but ends the process with the component's exit code.
+    """
+    component: Component | None = None
+    stopped = False
+
+    def stop(_: int, __: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        if component is not None:
+            component.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     logging.basicConfig(
         # The nucleus's log has its own time stamps.
         format="%(levelname)s %(name)s: %(message)s",
@@ -36,24 +61,32 @@ def run(arguments: argparse.Namespace) -> int:
         stream=sys.stdout,
     )
     logging.getLogger("ml_inference").setLevel(logging.INFO)
+    from ml_inference.greengrass.session import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped
+
     try:
-        connector = Connector()
+        component = make_component()
     except NucleusUnavailableError as error:
         print(f"ml-inference run: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START
-    component = Component(
-        connector,
-        thing_name=os.environ.get("AWS_IOT_THING_NAME", ""),
-        work_directory=Path.cwd(),
-        overrides=dict(arguments.set),
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: component.stop())
+        return 1
+    if stopped:
+        component.stop()
     code = component.run()
     logging.shutdown()
     sys.stdout.flush()
     # Everything is closed. The SDK's native threads may take their time to end, and the nucleus kills after 5 s.
     os._exit(code)
+
+
+def _component(overrides: dict[str, Any]) -> Component:
+    from ml_inference.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
+    from ml_inference.greengrass.session import Connector  # noqa: PLC0415
+
+    return Component(
+        Connector(),
+        thing_name=os.environ.get("AWS_IOT_THING_NAME", ""),
+        work_directory=Path.cwd(),
+        overrides=overrides,
+    )
 
 
 def _override(text: str) -> tuple[str, Any]:

@@ -77,9 +77,9 @@ class Listener:
         logger.info("listening on %s", topic)
 
     @property
-    def listening(self) -> bool:
-        """Whether there is a subscription."""
-        return self._subscription is not None
+    def topic(self) -> str | None:
+        """What it listens to; None if there is no subscription."""
+        return None if self._subscription is None else self._subscription.topic
 
     def close(self) -> None:
         """Stop listening, for good."""

@@ -117,6 +117,12 @@ class LocalPublisher:
         with self._changed:
             return self._changed.wait_for(lambda: not self._in_flight and not self._again, timeout)
 
+    @property
+    def unconfirmed(self) -> int:
+        """Messages that the nucleus has not answered."""
+        with self._changed:
+            return len(self._in_flight) + len(self._again)
+
     def abandon(self) -> None:
         """Wait for nothing any more: the time to stop is over."""
         with self._changed:

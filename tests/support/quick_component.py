@@ -1,0 +1,54 @@
+"""`ml-inference run` for tests: the same process with other time limits, and quicker to start.
+
+The first argument holds the fields of `Timing` to change as JSON, the others are those of `ml-inference run`. Models are
+checked in this process and not first in a child (`tests/ipc/test_rollout.py` has the child), and scikit-learn, which
+XGBoost imports where it is installed, stays away as it does on a device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_inference.cli import run
+
+if TYPE_CHECKING:
+    from ml_inference.component import Component
+    from ml_inference.model.bundle import Model
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    arguments = parser.parse_args(sys.argv[2:])
+    return run.serve(lambda: make(json.loads(sys.argv[1]), dict(arguments.set)))
+
+
+def make(changed: dict[str, float], overrides: dict[str, Any]) -> Component:
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    # Imported late, as `ml-inference run` does: from the first moment on it can be stopped.
+    from ml_inference.component import Component, Timing  # noqa: PLC0415
+    from ml_inference.greengrass.session import Connector  # noqa: PLC0415
+    from ml_inference.model.bundle import load_model  # noqa: PLC0415
+
+    def load(directory: Path, trusted_keys: Sequence[str]) -> Model:
+        return load_model(directory, trusted_keys=trusted_keys)
+
+    timing = Timing(**changed)
+    return Component(
+        Connector(call_timeout=timing.call),
+        thing_name=os.environ["AWS_IOT_THING_NAME"],
+        work_directory=Path.cwd(),
+        overrides=overrides,
+        timing=timing,
+        load=load,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
