@@ -215,7 +215,7 @@ class Outbox:
     thread. After `close` only they are of use: what is put expires.
 
     Attributes:
-        path: The database; `-wal`, `.new`, `.broken` and `.broken-wal` are appended to its name for the files beside it.
+        path: The database; `-wal`, `.new` and `.broken` are appended to its name for the files beside it.
     """
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
@@ -439,7 +439,7 @@ class Outbox:
 
     def _put_some(self, messages: Sequence[OutboxMessage], start: int, change: _Change) -> None:
         for message in islice(messages, start, None):
-            if change.pages >= self._limits.transaction or not self._put_one(message, change):
+            if not self._put_one(message, change):
                 return
             change.done += 1
 
@@ -461,7 +461,7 @@ class Outbox:
             if not self._evict(change, alarms=message.alarm):
                 change.turned_away += _tally(message)
                 return True
-        if change.done and change.pages + pages > self._limits.transaction:
+        if change.pages and change.pages + pages > self._limits.transaction:
             return False
         sequence = change.next_sequence
         numbers = (message.qos, int(message.alarm), message.weight)
@@ -524,7 +524,6 @@ class Outbox:
             return
         for pragma in (
             f"wal_autocheckpoint={self._limits.checkpoint}",
-            f"journal_size_limit={self._limits.log_bytes}",
             f"cache_size={2 * self._limits.transaction}",  # pages: a transaction never spills into the log before its end
         ):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -565,14 +564,14 @@ class Outbox:
     def _open_on_disk(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         finish_replacement(self.path)
-        if self.path.exists() and not self.path.stat().st_size:
+        if self.path.is_file() and not self.path.stat().st_size:
             self._report(f"{self.path} is empty: if it held messages, they are lost.")
         try:
             self._use(open_database(self.path), on_disk=True)
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):  # Python 3.10 does not tell SQLite's error codes
                 raise
-            lost = self._replace(error)
+            lost = self._replace(error, known=None)
             self._lost += Tally(messages=lost, weight=lost)
 
     def _return_to_disk(self) -> None:
@@ -591,21 +590,27 @@ class Outbox:
         try:
             if in_memory:
                 raise error
-            self._replace(error)
+            self._replace(error, known=before.messages)
         except (OSError, sqlite3.Error) as second:
             self._fall_back_to_memory(second)
         self._lost += before - self._waiting
 
-    def _replace(self, error: sqlite3.Error) -> int:
-        """Replace the file; tells how many messages are known to be lost by that."""
+    def _replace(self, error: sqlite3.Error, *, known: int | None) -> int:
+        """Replace the file; tells how many messages are known to be lost by that.
+
+        Args:
+            error: What is wrong with it.
+            known: How many messages waited in it, if that is known.
+        """
         replacement = replace_database(self.path)
-        saved, known = replacement.saved, max(replacement.known, replacement.saved)
+        self._use(replacement.connection, on_disk=True)
+        saved = self._waiting.messages
+        known = replacement.known if known is None else known
         self._report(
             f"{self.path} was damaged ({error}) and is set aside as {beside(self.path, '.broken').name}: "
-            f"{saved} of {known or 'an unknown number of'} messages were saved."
+            f"{saved} of {'an unknown number of' if known is None else max(known, saved)} messages were saved."
         )
-        self._use(replacement.connection, on_disk=True)
-        return known - saved
+        return max(0, (known or 0) - saved)
 
     def _fall_back_to_memory(self, error: Exception) -> None:
         self._report(

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,21 @@ class DamagedError(sqlite3.DatabaseError):
     """The file is a readable database, but not a sound outbox of this version."""
 
 
+class _OtherDatabaseError(Exception):
+    """A sound database without an outbox's table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replacement:
     """What came of replacing a damaged file.
 
     Attributes:
         connection: The new database.
-        saved: Number of messages in it.
-        known: Number of messages there had been, or 0 if that is not known.
+        known: Number of messages there had been, or None if that is not known.
     """
 
     connection: sqlite3.Connection
-    saved: int
-    known: int
+    known: int | None
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -77,16 +79,22 @@ def open_database(path: Path) -> sqlite3.Connection:
         sqlite3.DatabaseError: It is damaged, or not an outbox of this version.
         OSError: It cannot be made.
     """
+    created = False
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # SQLite gives its log the same mode
+        created = True
     if not path.is_file():
         raise DamagedError("not a file")
     path.chmod(0o600)
-    connection = _connect(path, new=not path.stat().st_size)
+    connection = None
     try:
+        connection = _connect(path, new=not path.stat().st_size)
         _verify(connection)
     except sqlite3.Error:
-        connection.close()
+        if connection:
+            connection.close()
+        if created:  # an empty file would look like one that lost its content
+            path.unlink()
         raise
     return connection
 
@@ -106,9 +114,8 @@ def finish_replacement(path: Path) -> None:
     """
     if path.exists():
         return
-    log, new = beside(path, "-wal"), beside(path, ".new")
-    if log.exists():  # SQLite would apply it to whatever database comes to stand beside it
-        log.replace(beside(path, ".broken-wal"))
+    beside(path, "-wal").unlink(missing_ok=True)  # SQLite would apply it to whatever database comes to stand beside it
+    new = beside(path, ".new")
     if new.exists():
         new.replace(path)
 
@@ -121,20 +128,18 @@ def replace_database(path: Path) -> Replacement:
     Raises:
         OSError, sqlite3.Error: Nothing can be written; the damaged file is where it was, but for its first page, perhaps.
     """
-    new, broken = beside(path, ".new"), beside(path, ".broken")
+    new = beside(path, ".new")
     for suffix in ("", "-wal"):
         beside(new, suffix).unlink(missing_ok=True)
     connection = open_database(new)
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         known = _salvage(path, new, connection)
-        saved = connection.execute("SELECT count(*) FROM message").fetchone()[0]
     finally:
         connection.close()
-    beside(broken, "-wal").unlink(missing_ok=True)
-    path.replace(broken)
+    path.replace(beside(path, ".broken"))  # the log was copied into it when it was last closed, or cannot be used
     finish_replacement(path)
-    return Replacement(open_database(path), saved, known)
+    return Replacement(open_database(path), known)
 
 
 def remove_database(path: Path) -> None:
@@ -193,77 +198,93 @@ def _verify(connection: sqlite3.Connection) -> None:
             raise DamagedError(f"message {row[0]} is not what was stored")
 
 
-def _salvage(damaged: Path, fresh: Path, target: sqlite3.Connection) -> int:
+def _salvage(damaged: Path, fresh: Path, target: sqlite3.Connection) -> int | None:
     """Copy every message that can be read and is what was stored.
 
     The first page of a database says what all the rest is. In an outbox it never differs but for counters, so that, where
-    nothing can be read, that of a fresh outbox is put in its place.
+    not everything can be read, that of a fresh outbox is put in its place for another attempt.
 
     Returns:
-        The number of messages there were, or 0 if that is not known.
+        The number of messages there were, or None if that is not known.
 
     Raises:
         OSError, sqlite3.Error: The copy cannot be written.
     """
     if not damaged.is_file():
-        return 0
-    known, saved = _copy_messages(damaged, target)
-    if not saved and known is not None:
+        return None
+    try:
+        known, saved = _copy_messages(damaged, target)
+    except _OtherDatabaseError:
+        return None
+    if known is None or saved < known:
         page = bytearray(fresh.read_bytes()[:PAGE_BYTES])
         page[28:32] = bytes(4)  # "as many pages as the file has", https://www.sqlite.org/fileformat2.html
         with damaged.open("r+b") as file:
             file.write(page)
-        known, _ = _copy_messages(damaged, target)
-    return known or 0
+        listed, _ = _copy_messages(damaged, target)
+        known = known or listed or None
+    return known
 
 
 def _copy_messages(damaged: Path, target: sqlite3.Connection) -> tuple[int | None, int]:
     """Copy what can be read.
 
     Returns:
-        How many messages the index of ids lists (0 if it cannot be read, None if this is a sound database of another kind),
-        and how many were copied.
+        How many messages the index of ids lists (None if it cannot be read), and how many were copied.
+
+    Raises:
+        _OtherDatabaseError: This is a sound database of another kind.
     """
     source = sqlite3.connect(str(damaged), timeout=_LOCK_SECONDS, isolation_level=None)
     source.text_factory = bytes
-    known = saved = 0
+    known = None
+    saved = 0
     try:
-        source.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
-        source.execute("PRAGMA writable_schema=ON")  # makes SQLite read a file that is shorter than it should be
-        source.execute(f"SELECT {COLUMNS} FROM message LIMIT 0").fetchall()  # noqa: S608 - a constant
-        known = source.execute("SELECT count(*) FROM message").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        if "no such" in str(error):
-            source.close()
-            return None, 0
-    rows = filter(is_sound, _readable_rows(source))
-    while some := list(islice(rows, _COPIED_AT_ONCE)):
-        target.execute("BEGIN IMMEDIATE")
-        saved += target.executemany(
-            f"INSERT OR IGNORE INTO message ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
-            some,
-        ).rowcount
-        target.execute("COMMIT")
-    source.close()
+        try:
+            source.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            source.execute(f"SELECT {COLUMNS} FROM message LIMIT 0").fetchall()  # noqa: S608 - a constant
+            known = source.execute("SELECT count(*) FROM message").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            if "no such" in str(error):
+                raise _OtherDatabaseError from error
+        rows = filter(is_sound, _readable_rows(source))
+        while some := list(islice(rows, _COPIED_AT_ONCE)):
+            target.execute("BEGIN IMMEDIATE")
+            saved += target.executemany(
+                f"INSERT OR IGNORE INTO message ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
+                some,
+            ).rowcount
+            target.execute("COMMIT")
+    finally:
+        source.close()
     return known, saved
 
 
 def _readable_rows(source: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """Read on from where a damaged page stops it, in steps that double; then once more from the end.
+    """Read from the beginning, and then once more from the end, past the places that cannot be read.
 
-    What the doubling steps leave out behind a damaged page is found on the way back. Rows come once or twice.
+    Before a damaged page the steps get shorter, down to the last message before it; past it they get longer until something
+    can be read again. What they leave out there is found on the way back. Rows come once or twice.
     """
     last = 0
     for comparison, direction, sign in ((">=", "ASC", 1), ("<=", "DESC", -1)):
-        select = f"SELECT {COLUMNS} FROM message WHERE sequence {comparison} ? ORDER BY sequence {direction}"  # noqa: S608 - constants
-        position, step = (0 if sign > 0 else _LAST_SEQUENCE), 1
-        while 0 <= position <= _LAST_SEQUENCE and step < _LAST_SEQUENCE:
+        select = f"SELECT {COLUMNS} FROM message WHERE sequence {comparison} ? ORDER BY sequence {direction} LIMIT ?"  # noqa: S608 - constants
+        position, skip, count = (0 if sign > 0 else _LAST_SEQUENCE), 1, _COPIED_AT_ONCE
+        while 0 <= position <= _LAST_SEQUENCE and skip < _LAST_SEQUENCE:
             try:
-                for row in source.execute(select, (position,)):
-                    yield row
-                    position, step = row[0] + sign, 1
-                    last = max(last, row[0])
-                break
+                rows = source.execute(select, (position, count)).fetchall()
+                numbers = [position - sign, *(row[0] for row in rows)]
+                if any((after - before) * sign <= 0 for before, after in pairwise(numbers)):
+                    raise DamagedError("out of order")  # a damaged tree can lead back, and round and round
             except sqlite3.DatabaseError:
-                position = min(position + sign * step, _LAST_SEQUENCE if sign > 0 else last)
-                step *= 2
+                if count > 1:
+                    count //= 2
+                else:
+                    position = min(position + sign * skip, _LAST_SEQUENCE if sign > 0 else last)
+                    skip *= 2
+                continue
+            if not rows:
+                break
+            yield from rows
+            position, skip, count = numbers[-1] + sign, 1, min(2 * count, _COPIED_AT_ONCE)
+            last = max(last, numbers[-1])
