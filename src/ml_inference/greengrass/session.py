@@ -25,6 +25,8 @@ from awsiot.eventstreamrpc import (
     DeserializeError,
     LifecycleHandler,
     MessageAmendment,
+    SerializeError,
+    UnmappedDataError,
 )
 from awsiot.greengrasscoreipc import model as ipc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
@@ -35,7 +37,7 @@ TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its valu
 CALL_TIMEOUT = 10.0
 """Seconds that a call may take; nucleus lite stalls for about 5 s a message when a subscriber does not read."""
 MAX_REASON_CHARACTERS = 300
-"""Of an error's text in logs and health messages; some of the SDK's errors hold the whole payload."""
+"""Of an error's text in logs and health messages."""
 
 logger = logging.getLogger(__name__)
 
@@ -355,8 +357,7 @@ class Session:
             if on_unreadable and isinstance(reason, DeserializeError):
                 on_unreadable()
             else:
-                # Only the type: the SDK's own errors repeat the payload, which may be large, and anybody's.
-                logger.warning("cannot %s any more: %s", what, type(reason).__name__)
+                logger.warning("cannot %s any more: %s", what, describe(reason))
             return False  # True or None would close the stream
 
         try:
@@ -395,8 +396,12 @@ def _future(start: Callable[[], Future[Any]]) -> Future[Any]:
 
 
 def describe(error: BaseException) -> str:
-    """The reason of a failed call in a few words, without the SDK's representation."""
-    text = getattr(error, "message", None) or str(error)
+    """The reason of a failed call in a few words, without the SDK's representation.
+
+    Some of the SDK's own errors hold the payload, which is nobody's business in a log: only their type is told.
+    """
+    holds_payload = isinstance(error, DeserializeError | SerializeError | UnmappedDataError)
+    text = "" if holds_payload else getattr(error, "message", None) or str(error)
     return f"{type(error).__name__}: {text}"[:MAX_REASON_CHARACTERS] if text else type(error).__name__
 
 
