@@ -3,10 +3,10 @@
     python benchmarks/outbox.py [--directory DIR] [--rounds 3]
 
 Each candidate stores messages with payloads of 400 bytes in batches of 1, 10 and 100 and then removes them in the same
-batches; what is in the write-ahead log at the end of either part is copied into the database and counted. Bytes are those
-the kernel sends to the disk for this process (`write_bytes` in /proc/self/io), divided by the bytes of payload; the file
-system's own journal, which every fsync makes it write, is not in them. The best rate of the rounds is shown. Use a
-directory on the disk in question, not one in memory: there nothing is written.
+batches; what is in the write-ahead log at the end of either part is copied into the database and counted. Bytes are
+those the kernel sends to the disk for this process (`write_bytes` in /proc/self/io), divided by the bytes of payload;
+the file system's own journal, which every fsync makes it write, is not in them. The best rate of the rounds is shown.
+Use a directory on the disk in question, not one in memory: there nothing is written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The outbox's database file: opens it, verifies it, and replaces it when it is damaged, saving what can be saved.
 
-Killed at any instruction it leaves a file that the next start can use. It must never hand out a message that is not what
-was stored, nor replace a damaged file before the new one is complete.
+Killed at any instruction it leaves a file that the next start can use. It must never hand out a message that is not
+what was stored, nor replace a damaged file before the new one is complete.
 """
 
 from __future__ import annotations
@@ -126,17 +126,19 @@ def replace_database(path: Path) -> Replacement:
     The new file is complete before the old one is moved: a process killed at any moment leaves one or the other.
 
     Raises:
-        OSError, sqlite3.Error: Nothing can be written; the damaged file is where it was, but for its first page, perhaps.
+        OSError, sqlite3.Error: Nothing can be written; the damaged file stays, its first page perhaps repaired.
     """
     new = beside(path, ".new")
-    for suffix in ("", "-wal"):
-        beside(new, suffix).unlink(missing_ok=True)
+    _remove(new)
     connection = open_database(new)
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         known = _salvage(path, new, connection)
-    finally:
+    except (OSError, sqlite3.Error):
         connection.close()
+        _remove(new)
+        raise
+    connection.close()
     path.replace(beside(path, ".broken"))  # the log was copied into it when it was last closed, or cannot be used
     finish_replacement(path)
     return Replacement(open_database(path), known)
@@ -148,7 +150,12 @@ def remove_database(path: Path) -> None:
     Raises:
         OSError: It cannot be removed.
     """
-    for suffix in ("", "-wal", ".new"):
+    _remove(path)
+    _remove(beside(path, ".new"))
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal"):
         beside(path, suffix).unlink(missing_ok=True)
 
 
@@ -157,8 +164,8 @@ def _connect(path: Path | str, *, new: bool) -> sqlite3.Connection:
     connection.text_factory = bytes  # a damaged text is no reason for an exception of another kind
     try:
         for pragma in (
-            # Pages of 4096 would write half as much again for a single message; incremental vacuum costs 5 to 10 % and
-            # lets the file shrink in place. Both have to be said before anything is written, and never again.
+            # Incremental vacuum writes 3 to 10 % more, and lets the file shrink in place. Both have to be said before
+            # anything is written, and never again.
             *((f"page_size={PAGE_BYTES}", f"auto_vacuum={_INCREMENTAL}") if new else ()),
             "locking_mode=EXCLUSIVE",  # no shared memory file beside the log, and no second process
             "journal_mode=WAL",
@@ -201,8 +208,8 @@ def _verify(connection: sqlite3.Connection) -> None:
 def _salvage(damaged: Path, fresh: Path, target: sqlite3.Connection) -> int | None:
     """Copy every message that can be read and is what was stored.
 
-    The first page of a database says what all the rest is. In an outbox it never differs but for counters, so that, where
-    not everything can be read, that of a fresh outbox is put in its place for another attempt.
+    The first page of a database says what all the rest is. In an outbox it never differs but for counters, so that,
+    where not everything can be read, that of a fresh outbox is put in its place for another attempt.
 
     Returns:
         The number of messages there were, or None if that is not known.
@@ -263,12 +270,13 @@ def _copy_messages(damaged: Path, target: sqlite3.Connection) -> tuple[int | Non
 def _readable_rows(source: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     """Read from the beginning, and then once more from the end, past the places that cannot be read.
 
-    Before a damaged page the steps get shorter, down to the last message before it; past it they get longer until something
-    can be read again. What they leave out there is found on the way back. Rows come once or twice.
+    Before a damaged page the steps get shorter, down to the last message before it; past it they get longer until
+    something can be read again. What they leave out there is found on the way back. Rows come once or twice.
     """
     last = 0
     for comparison, direction, sign in ((">=", "ASC", 1), ("<=", "DESC", -1)):
-        select = f"SELECT {COLUMNS} FROM message WHERE sequence {comparison} ? ORDER BY sequence {direction} LIMIT ?"  # noqa: S608 - constants
+        place = f"WHERE sequence {comparison} ? ORDER BY sequence {direction} LIMIT ?"
+        select = f"SELECT {COLUMNS} FROM message {place}"  # noqa: S608 - constants
         position, skip, count = (0 if sign > 0 else _LAST_SEQUENCE), 1, _COPIED_AT_ONCE
         while 0 <= position <= _LAST_SEQUENCE and skip < _LAST_SEQUENCE:
             try:

@@ -25,7 +25,7 @@ STEPS = 120
 
 
 def work(path: Path, after_step: Callable[[Outbox], None]) -> None:
-    """Put and remove in a fixed sequence, each in one transaction: fill the outbox until messages expire, then drain it."""
+    """Put and remove in a fixed sequence, a transaction each: fill the outbox until messages expire, then drain it."""
     rng = random.Random(20)
     outbox = Outbox(path, max_bytes=MAX_BYTES)
     for step in range(STEPS):
@@ -96,7 +96,7 @@ def tell(writer: int, _: Outbox) -> None:
 
 
 def kill_many(task: str, kind: str, points: list[int], directory: Path) -> None:
-    """Do the task in a process for each point, killed there; print for each how many steps it had done and its signal."""
+    """Do the task in a process for each point, killed there; print how many steps each had done and its signal."""
     results = []
     for point in points:
         path = directory / f"{kind}-{point}" / "outbox.db"
@@ -211,8 +211,17 @@ def shrink_after_refused_removals(path: Path) -> None:
     print(json.dumps(facts))  # noqa: T201
 
 
+def replace_without_room(path: Path) -> None:
+    """Open a damaged outbox where its replacement does not fit; print what happened."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    outbox = Outbox(path, max_bytes=MAX_BYTES)
+    facts = {"problems": list(outbox.problems), "waiting": outbox.waiting.messages, "lost": outbox.lost.messages}
+    outbox.close()
+    print(json.dumps({**facts, "files": [file.name for file in path.parent.iterdir()]}))  # noqa: T201
+
+
 def start_without_disk(path: Path) -> None:
-    """Open an outbox where nothing can be written, use it, and return to the disk once that works; print what happened."""
+    """Open an outbox where nothing can be written, use it, return to the disk once that works; print what happened."""
     outbox_module._RETRY_SECONDS = 0.0
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     outbox = Outbox(path, max_bytes=MAX_BYTES)
@@ -242,6 +251,7 @@ TASKS: dict[str, Callable[..., None]] = {
     "kill_many": kill_many,
     "lose_the_disk": lose_the_disk,
     "fill_until_refused": fill_until_refused,
+    "replace_without_room": replace_without_room,
     "shrink_after_refused_removals": shrink_after_refused_removals,
     "start_without_disk": start_without_disk,
     "use_without_permission": use_without_permission,

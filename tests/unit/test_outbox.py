@@ -361,6 +361,14 @@ def test_the_directory_and_its_files_are_private(path: Path) -> None:
     assert modes == {"outbox.db": 0o600, "outbox.db-wal": 0o600}
 
 
+def test_problems_are_kept_within_bounds(path: Path) -> None:
+    outbox = Outbox(path, max_bytes=0)
+    for size in range(1, 50):
+        outbox.resize(size)
+    assert len(outbox.problems) == 20
+    assert "49 bytes" in outbox.problems[-1]
+
+
 def test_closing_twice_and_using_it_afterwards_raise_nothing(path: Path) -> None:
     outbox = Outbox(path, max_bytes=MAX_BYTES)
     outbox.put([make("a")])
@@ -518,6 +526,20 @@ def test_a_destroyed_page_of_the_index_is_noticed_at_the_start_and_costs_nothing
     outbox = Outbox(path, max_bytes=MAX_BYTES)
     assert len(outbox.problems) == 1
     assert content(outbox) == messages
+
+
+def test_a_damaged_file_waits_for_a_start_with_room_for_its_replacement(path: Path) -> None:
+    messages = many(300)
+    filled(path, messages)
+    number = next(n for n, page in enumerate(pages_of(path.read_bytes())) if messages[150].payload in page)
+    overwrite_page(path, number)
+    facts = run_victim("replace_without_room", path)
+    (problem,) = facts.pop("problems")
+    assert "in memory" in problem
+    assert facts == {"waiting": 0, "lost": 0, "files": ["outbox.db"]}
+    outbox = Outbox(path, max_bytes=MAX_BYTES)
+    assert len(content(outbox)) >= 296
+    assert len(outbox.problems) == 1
 
 
 def test_an_emptied_file_is_told(path: Path) -> None:
