@@ -130,9 +130,9 @@ class Worker:
 
     def _run(self) -> None:
         while True:
+            arrival = self._intake.get(IDLE_SECONDS)
             while self._changes:
                 self._change(self._changes.popleft())
-            arrival = self._intake.get(IDLE_SECONDS)
             if arrival is not None:
                 self._work(arrival)
             elif self._finish.is_set():

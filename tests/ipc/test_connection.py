@@ -10,7 +10,6 @@ from typing import Any
 import psutil
 import pytest
 
-from greengrass_sandbox.nucleus import Nucleus
 from support.line import NAME, REQUEST, Line, until
 from support.models import NORMAL
 
@@ -23,15 +22,6 @@ def numbered(first: int, after: int) -> Iterator[dict[str, Any]]:
 
 def numbers(results: list[dict[str, Any]]) -> list[Any]:
     return [result["correlation_id"] for result in results]
-
-
-def until_swallowed(line: Line) -> None:
-    """Wait until the fault verbs that were asked for so many times have happened so often."""
-
-    async def pending(nucleus: Nucleus) -> int:
-        return len(nucleus.faults._rules._rules)
-
-    until(lambda: line.nucleus.call(pending) == 0, "the component did not call so often")
 
 
 def connected_again(line: Line) -> dict[str, Any]:
@@ -58,7 +48,7 @@ def test_results_on_their_way_when_the_connection_breaks_are_sent_again_before_n
 ) -> None:
     line.nucleus.faults.answer_never("PublishToTopic", NAME, times=10, carried_out=carried_out)
     line.send_all(numbered(0, 10))
-    until_swallowed(line)
+    line.until_faults_happened()
     if carried_out:
         assert numbers(line.results.take(10)) == list(range(10))
     line.nucleus.faults.drop_connections(NAME)
@@ -73,7 +63,7 @@ def test_results_on_their_way_when_the_connection_breaks_are_sent_again_before_n
 def test_results_for_the_cloud_on_their_way_when_the_connection_breaks_are_sent_again(line: Line) -> None:
     line.nucleus.faults.answer_never("PublishToIoTCore", NAME, times=5)
     line.send_all(numbered(0, 5))
-    until_swallowed(line)
+    line.until_faults_happened()
     line.nucleus.faults.drop_connections(NAME)
     assert sorted(numbers(line.cloud.take(5))) == list(range(5))
     assert line.finish()["cloud"]["delivered"] == 5

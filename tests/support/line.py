@@ -169,6 +169,14 @@ class Line:
 
         return self.nucleus.call(count)
 
+    def until_faults_happened(self) -> None:
+        """Wait until the faults that were asked for a number of times have happened so often."""
+
+        async def pending(nucleus: Nucleus) -> int:
+            return len(nucleus.faults._rules._rules)
+
+        until(lambda: self.nucleus.call(pending) == 0, "the component did not call so often")
+
     def says(self, text: str) -> bool:
         """Whether the component's log holds the text."""
         return text in self.log.read_text()
