@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
+from math import inf
 from threading import Condition, Thread
 from typing import Any
 
@@ -21,19 +23,24 @@ from awsiot.greengrasscoreipc.model import GreengrassCoreIPCError, InvalidArgume
 
 from ml_inference.greengrass.session import Session, describe
 from ml_inference.monitoring.pacing import Pacer
-from ml_inference.outbox import Outbox, OutboxMessage
+from ml_inference.outbox import Outbox, OutboxMessage, StoredMessage
 from ml_inference.routing import Message
 
 WINDOW = 8
 """Messages in flight; nucleus lite refuses an eleventh that is unacknowledged."""
 WINDOW_BYTES = 14_000
-"""Bytes in flight; nucleus lite holds 15 kB."""
+"""Bytes in flight, topics included; nucleus lite holds 15 kB of packets."""
+PACKET_BYTES = 16
+"""What MQTT adds to a topic and a payload, at most."""
 MEMORY_MESSAGES = 1_000
 """New results that may wait in memory before they go to disk."""
+MEMORY_BYTES = 10_000_000
+"""Payloads of new results that may be in memory where the disk does not keep up."""
 SPILL_SECONDS = 1.0
-"""While the cloud is out of reach the results of this long are written together, to spare the flash."""
+"""While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash."""
 ANSWER_SECONDS = 30.0
 """A publish without an answer for so long counts as refused; a stalled lite needs some 5 s for each."""
+LONGEST_NAP = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +52,10 @@ class CloudCounts:
     Attributes:
         delivered: Taken by the nucleus: sent on lite, spooled on classic.
         waiting: In memory, in flight or in the outbox.
-        expired: Given up: for want of space, the oldest normal results first; by a damaged disk; or refused as invalid.
+        expired: Given up: for want of space or a disk that is too slow, the oldest normal results first; lost with a damaged
+            file; or refused as invalid.
         unwanted: Not wanted by `CloudPublish`.
-        carried_over: Of those, found in the outbox at start, scored by an earlier process.
+        carried_over: Of those, found in the outbox, scored by an earlier process.
     """
 
     delivered: int
@@ -63,9 +71,17 @@ class CloudCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A message on its way: its place in the outbox, if it came from there, and when it was sent."""
+    """A message on its way.
+
+    Attributes:
+        message: What was sent.
+        order: Its place among the new results.
+        stored: Its place in the outbox; None for a new result.
+        sent: When, in seconds of the monotonic clock.
+    """
 
     message: Message
+    order: int
     stored: int | None
     sent: float
 
@@ -83,18 +99,23 @@ class CloudPublisher:
         self._open_outbox = open_outbox
         self._monotonic = monotonic
         self._pacer = Pacer(monotonic)
+        # Guards everything below, and is never held while the SDK or the disk is at work.
         self._changed = Condition()
+        self._news = False
         self._session: Session | None = None
         self._qos = qos
-        self._live: deque[Message] = deque()
+        self._live: deque[tuple[int, Message]] = deque()
+        self._offered = 0
         self._in_flight: dict[int, _Flight] = {}
-        self._answers: deque[tuple[int, BaseException | None]] = deque()
-        self._next = 0
-        self._stopping = False
+        self._sent = 0
+        self._answers: list[tuple[int, BaseException | None]] = []
+        self._deliver_until: float | None = None
         self._resized: int | None = None
         self._delivered = self._expired = self._unwanted = self._carried_over = self._in_memory = self._on_disk = 0
-        self._invalid = 0
-        self._spill_at: float | None = None
+        self._given_up = 0
+        self._bytes = 0
+        self._out_of_reach_since: float | None = None
+        self._failures = 0
         self._thread = Thread(target=self._run, name="cloud", daemon=True)
         self.problem: str | None = None
         self.recovery: Sequence[str] = ()
@@ -108,14 +129,14 @@ class CloudPublisher:
         with self._changed:
             self._session = session
             self._pacer.retry_now()
-            self._changed.notify_all()
+            self._wake()
 
     def detach(self) -> None:
         """The session is over: what was in flight has not been delivered, as far as anybody knows."""
         with self._changed:
             self._session = None
             self._return_in_flight()
-            self._changed.notify_all()
+            self._wake()
 
     def offer(self, messages: Sequence[Message], unwanted: int = 0) -> None:
         """Take messages for the cloud. Never blocks for longer than a lock.
@@ -126,12 +147,15 @@ class CloudPublisher:
         """
         with self._changed:
             self._unwanted += unwanted
-            if not messages:
-                return
             for message in messages:
-                self._live.append(message)
+                self._live.append((self._offered, message))
+                self._offered += 1
                 self._in_memory += message.weight
-            self._changed.notify_all()
+                self._bytes += len(message.payload)
+            if self._bytes > MEMORY_BYTES:
+                self._shed()
+            if messages:
+                self._wake()
 
     def configure(self, *, qos: int, outbox_bytes: int) -> None:
         """Put another quality of service and another bound of the outbox in force."""
@@ -139,13 +163,13 @@ class CloudPublisher:
             self._qos = qos
             self._resized = outbox_bytes
             self._pacer.retry_now()
-            self._changed.notify_all()
+            self._wake()
 
     def counts(self) -> CloudCounts:
         """The counts at one moment."""
         with self._changed:
             waiting = self._in_memory + self._on_disk
-            expired = self._expired + self._invalid
+            expired = self._expired + self._given_up
             return CloudCounts(self._delivered, waiting, expired, self._unwanted, self._carried_over)
 
     @property
@@ -154,197 +178,290 @@ class CloudPublisher:
         return self._pacer.offline
 
     def stop(self, timeout: float) -> None:
-        """Deliver what can be delivered at once, and put the rest into the outbox.
+        """Deliver what can be delivered soon, and put the rest into the outbox.
 
         Args:
-            timeout: Seconds.
+            timeout: Seconds; half of them are the disk's.
         """
         with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+            self._deliver_until = self._monotonic() + timeout / 2
+            self._wake()
         self._thread.join(timeout)
         if self._thread.is_alive():
             logger.error("the outbox did not close within %.1f s", timeout)
 
+    def _wake(self) -> None:
+        self._news = True
+        self._changed.notify_all()
+
+    # On the thread.
+
     def _run(self) -> None:
         outbox = self._open_outbox()
         self._account(outbox)
-        with self._changed:
-            self._carried_over = self._on_disk + self._expired
-        try:
-            while self._step(outbox):
-                pass
-        except Exception:
-            logger.exception("the delivery to the cloud has failed")
-            self.problem = "the delivery to the cloud has failed; see the log"
-        finally:
-            outbox.close()
+        while (nap := self._try_step(outbox)) is not None:
+            with self._changed:
+                if nap > 0 and not self._news:
+                    self._changed.wait(nap)
+        outbox.close()
+        self._account(outbox)
 
-    def _step(self, outbox: Outbox) -> bool:
-        """One round: answers, spill, send, wait. Returns whether to go on."""
+    def _try_step(self, outbox: Outbox) -> float | None:
+        """A step that an error of ours does not end."""
+        try:
+            return self._step(outbox)
+        except Exception:
+            self._failures += 1
+            if self._failures & (self._failures - 1) == 0:
+                logger.exception("%d errors in the delivery to the cloud; the last", self._failures)
+            self.problem = "an internal error in the delivery to the cloud; see the log"
         with self._changed:
+            self._news = False
+            over = self._deliver_until is not None and self._monotonic() >= self._deliver_until
+        return None if over else 1.0
+
+    def _step(self, outbox: Outbox) -> float | None:
+        """One round: answers, spill, send.
+
+        Returns:
+            Seconds to wait for news before the next, or None after the last.
+        """
+        with self._changed:
+            self._news = False
             late = self._monotonic() - ANSWER_SECONDS
             for number, flight in self._in_flight.items():
                 if flight.sent <= late:
                     self._answers.append((number, TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")))
-            answers, self._answers = self._answers, deque()
+            answers, self._answers = self._answers, []
             resized, self._resized = self._resized, None
         if resized is not None:
             outbox.resize(resized)
             self._account(outbox)
         self._settle(answers, outbox)
-        stopping = self._stopping
-        if stopping and not self._in_flight and (not self._live or self._session is None or self._pacer.offline):
+        if self._is_over():
+            self._settle(self._answers, outbox)
             self._spill(outbox)
-            return False
+            return None
         self._spill_if_due(outbox)
-        sent = self._send_next(outbox)
-        if not sent:
-            with self._changed:
-                if not self._answers and self._stopping == stopping:
-                    self._changed.wait(self._nap())
-        return True
+        pause = self._send_next(outbox)
+        return 0.0 if pause == 0 else self._nap(pause)
+
+    def _is_over(self) -> bool:
+        """Whether the component stops and nothing more will be delivered; what was in flight then waits for the next start."""
+        with self._changed:
+            if self._deliver_until is None:
+                return False
+            if self._monotonic() >= self._deliver_until:
+                self._return_in_flight()
+                return True
+            hopeless = not self._live or self._session is None or self._pacer.offline
+            return hopeless and not self._in_flight
 
     def _settle(self, answers: Sequence[tuple[int, BaseException | None]], outbox: Outbox) -> None:
         """Take the answers of the nucleus into account."""
         delivered: list[int] = []
         invalid: list[int] = []
-        refused: list[_Flight] = []
         with self._changed:
             for number, error in answers:
                 flight = self._in_flight.pop(number, None)
                 if flight is None:
                     continue  # of a session that is over, or too late
-                weight = flight.message.weight
                 if error is None:
                     self._pacer.succeeded()
                     self.problem = None
-                    if flight.stored is None:
-                        self._in_memory -= weight
-                        self._delivered += weight
-                    else:
-                        delivered.append(flight.stored)
                 elif isinstance(error, InvalidArgumentsError):
                     # It would be refused for ever, and hold up everything behind it.
+                    self._pacer.undecided()
                     logger.error("the nucleus finds a message to %r invalid: %s", flight.message.topic, describe(error))
-                    if flight.stored is None:
-                        self._in_memory -= weight
-                        self._invalid += weight
-                    else:
-                        invalid.append(flight.stored)
                 else:
                     self._refused(error)
-                    refused.append(flight)
-            self._live.extendleft(flight.message for flight in reversed(refused) if flight.stored is None)
+                    self._put_back(flight)
+                    continue
+                if flight.stored is not None:
+                    (delivered if error is None else invalid).append(flight.stored)
+                    continue
+                self._leave_memory(flight.message)
+                if error is None:
+                    self._delivered += flight.message.weight
+                else:
+                    self._given_up += flight.message.weight
         if delivered:
             self._account(outbox, delivered=outbox.remove(delivered).weight)
         if invalid:
             self._account(outbox, invalid=outbox.remove(invalid).weight)
 
-    def _account(self, outbox: Outbox, *, to_disk: int = 0, delivered: int = 0, invalid: int = 0) -> None:
+    def _account(
+        self, outbox: Outbox, *, to_disk: Sequence[Message] = (), delivered: int = 0, invalid: int = 0
+    ) -> None:
         """Take over the outbox's own counts, together with the readings that went there or came from there."""
         with self._changed:
-            self._in_memory -= to_disk
+            explained = self._on_disk + self._expired - delivered - invalid
+            for message in to_disk:
+                explained += message.weight
+                self._leave_memory(message)
             self._delivered += delivered
-            self._invalid += invalid
+            self._given_up += invalid
             self._on_disk = outbox.waiting.weight
             self._expired = outbox.expired.weight + outbox.lost.weight
+            # The rest was found in the file: at the start, or when a file that could not be used can be used again.
+            self._carried_over += self._on_disk + self._expired - explained
             self.recovery = outbox.problems
 
     def _refused(self, error: BaseException) -> None:
         was_offline = self._pacer.offline
         self._pacer.refused()
-        if isinstance(error, GreengrassCoreIPCError):
+        if isinstance(error, GreengrassCoreIPCError | TimeoutError):
             self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
 
     def _return_in_flight(self) -> None:
-        self._live.extendleft(flight.message for flight in reversed(self._in_flight.values()) if flight.stored is None)
-        self._in_flight.clear()
-        self._answers.clear()
-        self._pacer.retry_now()
+        """Nobody will hear the answers that are still missing."""
+        self._answers = [(number, error) for number, error in self._answers if error is None]
+        answered = {number for number, _ in self._answers}
+        for number in [number for number in self._in_flight if number not in answered]:
+            self._put_back(self._in_flight.pop(number))
+
+    def _put_back(self, flight: _Flight) -> None:
+        """Let a message wait again in its place; one from the outbox never left it."""
+        if flight.stored is not None:
+            return
+        # Only what was sent before and came back, a window at most, can be older.
+        older = 0
+        while older < len(self._live) and self._live[older][0] < flight.order:
+            older += 1
+        self._live.insert(older, (flight.order, flight.message))
+
+    def _leave_memory(self, message: Message) -> None:
+        self._in_memory -= message.weight
+        self._bytes -= len(message.payload)
+
+    def _shed(self) -> None:
+        """Give up what the disk is too slow for: the oldest normal results, then the oldest alarms; never for each offer."""
+        excess = self._bytes - MEMORY_BYTES * 3 // 4
+        given_up = 0
+        for alarms in (False, True):
+            kept: deque[tuple[int, Message]] = deque()
+            for order, message in self._live:
+                if excess > 0 and message.alarm == alarms:
+                    excess -= len(message.payload)
+                    given_up += message.weight
+                    self._leave_memory(message)
+                else:
+                    kept.append((order, message))
+            self._live = kept
+        self._given_up += given_up
+        logger.warning("the disk does not keep up: %d results for the cloud were given up", given_up)
 
     def _spill_if_due(self, outbox: Outbox) -> None:
-        moment = self._monotonic()
-        if not self._live or not (self._pacer.offline or self._session is None or len(self._live) > MEMORY_MESSAGES):
-            self._spill_at = None
-            return
-        if self._spill_at is None:
-            self._spill_at = moment + SPILL_SECONDS
-        if moment >= self._spill_at or len(self._live) > MEMORY_MESSAGES:
-            self._spill(outbox)
-            self._spill_at = None
+        with self._changed:
+            moment = self._monotonic()
+            many = len(self._live) > MEMORY_MESSAGES
+            if not self._live or not (many or self._pacer.offline or self._session is None):
+                self._out_of_reach_since = None
+                return
+            if self._out_of_reach_since is None:
+                self._out_of_reach_since = moment
+            if not many and moment < self._spill_at():
+                return
+        self._spill(outbox)
+        self._out_of_reach_since = None
+
+    def _spill_at(self) -> float:
+        """When results in memory are to be on disk; the answer to an older one, which then belongs before them, may take as long."""
+        if self._out_of_reach_since is None:
+            return inf
+        awaited = any(flight.stored is None for flight in self._in_flight.values())
+        return self._out_of_reach_since + SPILL_SECONDS * (2 if awaited else 1)
 
     def _spill(self, outbox: Outbox) -> None:
         """Move what waits in memory to disk."""
         with self._changed:
-            messages = list(self._live)
-            self._live.clear()
+            taken, self._live = self._live, deque()
+        messages = [message for _, message in taken]
         if not messages:
             return
-        outbox.put(
-            [
-                OutboxMessage(message.id, message.topic, message.payload, self._qos, message.alarm, message.weight)
-                for message in messages
-            ]
-        )
-        self._account(outbox, to_disk=sum(message.weight for message in messages))
+        try:
+            outbox.put(
+                [
+                    OutboxMessage(message.id, message.topic, message.payload, self._qos, message.alarm, message.weight)
+                    for message in messages
+                ]
+            )
+        except BaseException:
+            with self._changed:
+                self._live.extendleft(reversed(taken))
+            raise
+        self._account(outbox, to_disk=messages)
 
-    def _send_next(self, outbox: Outbox) -> bool:
-        """Send one message if the pace allows; new results before old ones. Returns whether one was sent."""
+    def _send_next(self, outbox: Outbox) -> float:
+        """Send one message if the pace allows; new results before old ones.
+
+        Returns:
+            0 if one was sent, else seconds until one may go; infinity for not before there is news.
+        """
         with self._changed:
             session = self._session
-            if session is None or len(self._in_flight) >= WINDOW or self._pacer.wait() > 0:
-                return False
-            message, stored = self._live.popleft() if self._live else None, None
-        if message is None:
-            if self._stopping:
-                return False
-            message, stored = self._next_stored(outbox)
-            if message is None:
-                return False
-        with self._changed:
-            if self._session is not session:
-                if stored is None:
-                    self._live.appendleft(message)
-                return True
-            in_flight = sum(len(flight.message.payload) for flight in self._in_flight.values())
-            if self._in_flight and in_flight + len(message.payload) > WINDOW_BYTES:
-                if stored is None:
-                    self._live.appendleft(message)
-                return False
-            number = self._next
-            self._next += 1
-            self._in_flight[number] = _Flight(message, stored, self._monotonic())
-            self._pacer.sent()
+            if session is None or len(self._in_flight) >= WINDOW:
+                return inf
+            pause = self._pacer.wait()
+            if pause > 0:
+                return pause
+            number = None
+            if self._live:
+                order, message = self._live[0]
+                if not self._fits(message):
+                    return inf
+                self._live.popleft()
+                number = self._launch(_Flight(message, order, None, self._monotonic()))
+        if number is None:
+            held = self._next_stored(outbox)
+            if held is None:
+                return inf
+            kept = held.message
+            message = Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id)
+            with self._changed:
+                if self._session is not session or not self._fits(message):
+                    return inf
+                number = self._launch(_Flight(message, 0, held.sequence, self._monotonic()))
         future = session.publish_cloud(message.topic, message.payload, self._qos)
-        future.add_done_callback(lambda done: self._answered(number, done))
-        return True
+        future.add_done_callback(partial(self._answered, number))
+        return 0.0
 
-    def _next_stored(self, outbox: Outbox) -> tuple[Message | None, int | None]:
-        """The oldest message of the outbox that is not in flight."""
-        if not self._on_disk:
-            return None, None
-        in_flight = {flight.stored for flight in self._in_flight.values()}
-        for held in outbox.peek(WINDOW + 1):
-            if held.sequence not in in_flight:
-                kept = held.message
-                return Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id), held.sequence
-        return None, None
+    def _fits(self, message: Message) -> bool:
+        """Whether the window has room; a message that is larger than the window goes alone."""
+        if not self._in_flight:
+            return True
+        held = [flight.message for flight in self._in_flight.values()]
+        return sum(len(each.topic) + len(each.payload) + PACKET_BYTES for each in (*held, message)) <= WINDOW_BYTES
+
+    def _launch(self, flight: _Flight) -> int:
+        self._sent += 1
+        self._in_flight[self._sent] = flight
+        self._pacer.sent()
+        return self._sent
+
+    def _next_stored(self, outbox: Outbox) -> StoredMessage | None:
+        """The oldest message of the outbox that is not in flight; none any more when the component stops."""
+        with self._changed:
+            if not self._on_disk or self._deliver_until is not None:
+                return None
+            in_flight = {flight.stored for flight in self._in_flight.values()}
+        return next((held for held in outbox.peek(WINDOW) if held.sequence not in in_flight), None)
 
     def _answered(self, number: int, future: Future[Any]) -> None:
-        """Runs on the SDK's thread."""
+        """Runs on the SDK's thread, or on this one if the future had already ended."""
         error = future.exception()
         with self._changed:
             self._answers.append((number, error))
-            self._changed.notify_all()
+            self._wake()
 
-    def _nap(self) -> float:
-        """Seconds until something may be due without anybody telling; holds the lock."""
-        naps = [1.0 if self._in_flight else 60.0]
-        if self._session is not None and (self._live or self._on_disk) and len(self._in_flight) < WINDOW:
-            naps.append(max(self._pacer.wait(), 0.005))
-        if self._spill_at is not None:
-            naps.append(max(self._spill_at - self._monotonic(), 0.005))
-        return min(naps)
+    def _nap(self, pause: float) -> float:
+        """Seconds until something is due without anybody telling."""
+        with self._changed:
+            moment = self._monotonic()
+            due = [moment + min(pause, LONGEST_NAP), self._spill_at()]
+            due += [flight.sent + ANSWER_SECONDS for flight in self._in_flight.values()]
+            if self._deliver_until is not None:
+                due.append(self._deliver_until)
+            return max(0.0, min(due) - moment)
