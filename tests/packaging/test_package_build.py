@@ -51,9 +51,8 @@ def trained(
         label = np.digitize(label, np.quantile(label, [0.3, 0.6]))
     elif parameters.get("objective", "").startswith("binary"):
         label = label > np.median(label)
-    return xgboost.train(
-        {"max_depth": 3, **parameters}, xgboost.DMatrix(rows, label=label, feature_names=names), rounds
-    )
+    trees = {} if parameters.get("booster") == "gblinear" else {"max_depth": 3}
+    return xgboost.train({**trees, **parameters}, xgboost.DMatrix(rows, label=label, feature_names=names), rounds)
 
 
 def test_a_booster_of_xgboost_1_6_with_spaces_in_its_names_gives_its_authors_scores_in_batches(tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_rows_that_are_no_readings_are_counted_and_left_out(tmp_path: Path) -> N
     assert "3 of 23 rows of the data are no readings" in report.warnings
     table.write_text("\n".join(json.dumps(row) for row in broken))
     with pytest.raises(
-        PackagingError, match=r"^data: holds no reading of this model \(row 1: Torque Nm Input should be"
+        PackagingError, match=r"^data: holds no reading of this model \(line 1: Torque Nm Input should be"
     ):
         package(REGRESSION, tmp_path / "model", data=table)
 
@@ -195,11 +194,11 @@ def test_scores_that_the_author_published_are_compared_while_packaging(tmp_path:
     table = tmp_path / "wrong.csv"
     table.write_text(TABLE.read_text().replace("178.91774", "178.95"))
     with pytest.raises(
-        PackagingError, match=r"^expected: 1 of 100 scores differ .* row 2 says 178\.95, it gives 178\.917"
+        PackagingError, match=r"^expected: 1 of 100 scores differ .* reading 2 says 178\.95, it gives 178\.917"
     ):
         package(REGRESSION, tmp_path / "other", data=table, expected="Remaining life")
     package(REGRESSION, tmp_path / "other", data=table, expected="Remaining life", tolerance=1e-3)
-    with pytest.raises(PackagingError, match=r"^data: row 1 has no number in column 'Life'"):
+    with pytest.raises(PackagingError, match=r"^data: line 2 has no number in column 'Life'"):
         package(REGRESSION, tmp_path / "other", data=TABLE, expected="Life")
 
 

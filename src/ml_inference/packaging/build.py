@@ -191,12 +191,12 @@ class _Table:
         expected: list[float] = []
         problem = ""
         unusable = 0
-        for number, document in enumerate(_documents(request.data), start=1):
+        for number, document in _documents(request.data):
             reading = decoder.reading(document)
             if not isinstance(reading, Reading):
                 unusable += 1
                 error = reading.errors[0]
-                problem = problem or f"row {number}: {'.'.join(map(str, error.loc))} {error.msg}"
+                problem = problem or f"line {number}: {'.'.join(map(str, error.loc))} {error.msg}"
                 continue
             if request.expected is not None:
                 expected.append(_expected_score(document, request.expected, number))
@@ -206,13 +206,13 @@ class _Table:
         return cls(np.array(rows), expected if request.expected is not None else None, unusable)
 
 
-def _documents(path: Path) -> Iterator[Any]:
+def _documents(path: Path) -> Iterator[tuple[int, Any]]:
     if not is_json_lines(path):
         yield from read_csv(path)
         return
-    for number, line in enumerate(read_json_lines(path), start=1):
+    for number, line in read_json_lines(path):
         try:
-            yield from_json(line)
+            yield number, from_json(line)
         except ValueError as error:
             raise TableError(f"{path}: line {number} is not JSON: {error}") from error
 
@@ -220,7 +220,7 @@ def _documents(path: Path) -> Iterator[Any]:
 def _expected_score(document: Document, column: str, number: int) -> float:
     value = document.get(column)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PackagingError(f"data: row {number} has no number in column {column!r}")
+        raise PackagingError(f"data: line {number} has no number in column {column!r}")
     return float(value)
 
 
@@ -288,7 +288,7 @@ def _compare(request: Request, booster: xgboost.Booster, table: _Table, rounds: 
         notes.append(f"the booster gives the {total} scores of column {request.expected!r}")
         return
     row, expected, score = wrong[0]
-    text = f"{len(wrong)} of {total} scores differ from column {request.expected!r}: row {row} says {expected}, it gives {score}"
+    text = f"{len(wrong)} of {total} scores differ from column {request.expected!r}: reading {row} says {expected}, it gives {score}"
     others = {booster.num_boosted_rounds(): "all", _best_rounds(booster): "best"}
     for other, option in others.items():
         if other not in (None, rounds) and not _differences(request, booster, table, other or 0):
