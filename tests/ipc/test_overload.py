@@ -24,17 +24,11 @@ def test_when_the_queue_is_full_the_oldest_reading_of_the_same_machine_goes_firs
     make_line: MakeLine,
 ) -> None:
     line = make_line(MaxQueue=20, CloudPublish="none")
-    # Without answers the window fills, and the worker waits with the next result in its hands.
-    line.nucleus.faults.answer_never("PublishToTopic", carried_out=True)
-    first = []
-    for number in range(WINDOW):
-        line.send_json(reading("first", number))
-        first.append(line.results.next())
+    first = line.hold_up()
     line.send_all(reading("first", WINDOW + number) for number in range(2))
     line.send_all(reading("quiet", number) for number in range(3))
     line.send_all(reading("busy", number) for number in range(100))
-    line.nucleus.faults.clear()
-    line.nucleus.faults.drop_connections()
+    line.let_go()
     assert line.results.take(WINDOW) == first
     counts = line.finish()["counters"]
     results = [(result["equipment_id"], result["correlation_id"]) for result in line.results.here()]

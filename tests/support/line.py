@@ -15,6 +15,8 @@ from typing import Any
 from greengrass_sandbox.background import BackgroundNucleus, BackgroundTap
 from greengrass_sandbox.nucleus import Nucleus
 from greengrass_sandbox.topics import Message, Tap
+from ml_inference.greengrass.local import WINDOW
+from support.models import NORMAL
 
 ROOT = Path(__file__).parents[2]
 NAME = "com.example.MLInference"
@@ -150,6 +152,26 @@ class Line:
 
     def configure(self, **settings: Any) -> None:
         self.nucleus.update_configuration(NAME, settings)
+
+    def hold_up(self) -> list[dict[str, Any]]:
+        """Answer no publish any more, so that the component has as many results on their way as it may have.
+
+        Until `let_go` the next one waits in the worker's hands, and what comes after it in the queue.
+
+        Returns:
+            The results on their way, which are sent again after `let_go`.
+        """
+        self.nucleus.faults.answer_never("PublishToTopic", NAME, carried_out=True)
+        results = []
+        for number in range(WINDOW):
+            self.send_json(NORMAL | {"equipment_id": "first", "correlation_id": number})
+            results.append(self.results.next())
+        return results
+
+    def let_go(self) -> None:
+        """End `hold_up`, over another connection."""
+        self.nucleus.faults.clear()
+        self.nucleus.faults.drop_connections(NAME)
 
     @property
     def subscriptions(self) -> list[str]:
