@@ -79,7 +79,7 @@ class FieldError:
         return {
             "loc": [part[:256] if isinstance(part, str) else part for part in self.loc],
             "type": self.type,
-            "msg": self.msg,
+            "msg": self.msg[:MAX_RECEIVED_CHARACTERS],
         }
 
 
@@ -439,7 +439,7 @@ def split(items: Sequence[JsonObject], envelope: JsonObject, limit: int) -> list
     """Pack items into as few messages as fit the limit, in order.
 
     Args:
-        items: What is to be sent; one that is larger than the limit on its own still goes, in a message to itself.
+        items: What is to be sent; one that is larger than the limit on its own is shortened, see `shorten`.
         envelope: What each message holds beside its `results`.
         limit: Largest message in bytes.
 
@@ -451,6 +451,9 @@ def split(items: Sequence[JsonObject], envelope: JsonObject, limit: int) -> list
     if sum(sizes) <= room:
         return [envelope | {"results": list(items)}]
     room -= 26  # ,"part":9999,"parts":9999
+    if max(sizes) > room:
+        items = [shorten(item, room - 1) for item in items]
+        sizes = [len(dump(item)) + 1 for item in items]
     groups: list[list[JsonObject]] = [[]]
     used = 0
     for item, size in zip(items, sizes, strict=True):
@@ -462,6 +465,19 @@ def split(items: Sequence[JsonObject], envelope: JsonObject, limit: int) -> list
     return [
         envelope | {"results": group, "part": part, "parts": len(groups)} for part, group in enumerate(groups, start=1)
     ]
+
+
+def shorten(item: JsonObject, limit: int) -> JsonObject:
+    """What of one result fits: all of it, or all but its explanation, or an error in the place of its score."""
+    size = len(dump(item))
+    if size <= limit:
+        return item
+    shorter = {key: value for key, value in item.items() if key != "explanation"}
+    if len(dump(shorter)) <= limit:
+        return shorter
+    error = FieldError((), "result_too_large", f"Result of {size} bytes is larger than a message may be")
+    kept = ("index", "correlation_id", "equipment_id", "thing_name", "id")
+    return {key: item[key] for key in kept if key in item} | {"error": [error.as_message()]}
 
 
 def payload_limit(topic: str) -> int:

@@ -21,6 +21,7 @@ from ml_inference.messages import (
     group_by,
     payload_limit,
     render_topic,
+    shorten,
     split,
 )
 from ml_inference.monitoring.states import MAX_MACHINES
@@ -113,7 +114,10 @@ class Router:
     def health(self, message: JsonObject) -> Message:
         """The message for the health topic."""
         topic = self._topic(self.configuration.health_topic, "")
-        return Message(topic, dump(message))
+        payload = dump(message)
+        if len(payload) > payload_limit(topic):
+            payload = dump(message | {"problems": {key: text[:80] for key, text in message["problems"].items()}})
+        return Message(topic, payload)
 
     def _encode(
         self, template: str, outcome: Outcome, items: Iterable[Result | Rejection], *, to_cloud: bool = False
@@ -142,7 +146,10 @@ class Router:
             message["id"] = identifier
         results = [item for item in items if isinstance(item, Result)]
         alarm = any(result.abnormal for result in results)
-        return Message(topic, dump(message), weight=len(results), alarm=alarm, id=identifier)
+        payload = dump(message)
+        if len(payload) > payload_limit(topic):
+            payload = dump(shorten(message, payload_limit(topic)))
+        return Message(topic, payload, weight=len(results), alarm=alarm, id=identifier)
 
     def _topic(self, template: str, equipment_id: str) -> str:
         return render_topic(template, thing_name=self._thing_name, equipment_id=equipment_id)

@@ -170,6 +170,18 @@ def test_what_waited_when_it_was_stopped_is_delivered_after_the_next_start(line:
 
 
 @pytest.mark.parametrize("profile", ["lite"])
+def test_a_part_of_a_batch_with_nothing_but_rejected_readings_is_delivered_like_the_others(line: Line) -> None:
+    cut_off(line)
+    line.send_json({"readings": [NORMAL, *[{}] * 60], "correlation_id": "batch"})
+    parts = line.results.next()["parts"]
+    assert parts > 1
+    assert line.finish()["cloud"]["waiting"] == 1
+    line.nucleus.faults.clear()
+    line.start()
+    assert [message["part"] for message in line.cloud.take(parts)] == list(range(1, parts + 1))
+
+
+@pytest.mark.parametrize("profile", ["lite"])
 def test_what_waits_survives_kill_9(line: Line) -> None:
     cut_off(line)
     send(line, 0, 20)

@@ -41,6 +41,11 @@ SPILL_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
 """A publish without an answer for so long counts as refused; a stalled lite needs some 5 s for each."""
 LONGEST_NAP = 60.0
+DOUBTFUL_MESSAGES = 10
+"""Nucleus lite answers a QoS 1 publish when it has written it to its socket. If the network or the broker goes then, it
+forgets as many as it allows to be unacknowledged, and tells nobody."""
+DOUBTFUL_SECONDS = 90.0
+"""For so long a dead network can look alive to lite: it asks every 30 s, and closes when the next asking finds no answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +55,8 @@ class CloudCounts:
     """Scored readings on their way to the cloud.
 
     Attributes:
-        delivered: Taken by the nucleus: sent on lite, spooled on classic.
+        delivered: Taken by the nucleus: sent on lite, spooled on classic. What it took last is taken back, and goes again,
+            if the cloud then turns out to be out of reach.
         waiting: In memory, in flight or in the outbox.
         expired: Given up: for want of space or a disk that is too slow, the oldest normal results first; lost with a damaged
             file; or refused as invalid.
@@ -109,6 +115,7 @@ class CloudPublisher:
         self._in_flight: dict[int, _Flight] = {}
         self._sent = 0
         self._answers: list[tuple[int, BaseException | None]] = []
+        self._doubtful: deque[tuple[float, int, Message]] = deque(maxlen=DOUBTFUL_MESSAGES)
         self._deliver_until: float | None = None
         self._resized: int | None = None
         self._delivered = self._expired = self._unwanted = self._carried_over = self._in_memory = self._on_disk = 0
@@ -277,6 +284,8 @@ class CloudPublisher:
                     self._refused(error)
                     self._put_back(flight)
                     continue
+                if error is None and self._qos:
+                    self._doubtful.append((self._monotonic(), flight.order, flight.message))
                 if flight.stored is not None:
                     (delivered if error is None else invalid).append(flight.stored)
                     continue
@@ -314,6 +323,18 @@ class CloudPublisher:
             self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
+            self._take_back_doubtful()
+
+    def _take_back_doubtful(self) -> None:
+        """What the nucleus took last may never have left the device; it goes again, with the same id."""
+        since = self._monotonic() - DOUBTFUL_SECONDS
+        while self._doubtful:
+            moment, order, message = self._doubtful.pop()
+            if moment >= since:
+                self._delivered -= message.weight
+                self._in_memory += message.weight
+                self._bytes += len(message.payload)
+                self._put_back(_Flight(message, order, None, moment))
 
     def _return_in_flight(self) -> None:
         """Nobody will hear the answers that are still missing."""
@@ -444,7 +465,7 @@ class CloudPublisher:
     def _next_stored(self, outbox: Outbox) -> StoredMessage | None:
         """The oldest message of the outbox that is not in flight; none any more when the component stops."""
         with self._changed:
-            if not self._on_disk or self._deliver_until is not None:
+            if self._deliver_until is not None:
                 return None
             in_flight = {flight.stored for flight in self._in_flight.values()}
         return next((held for held in outbox.peek(WINDOW) if held.sequence not in in_flight), None)
