@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
+from random import Random
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -16,7 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from greengrass_sandbox import BackgroundNucleus
 from ml_inference.greengrass import cloud as module
-from ml_inference.greengrass.cloud import ANSWER_SECONDS, MEMORY_MESSAGES, SPILL_SECONDS, WINDOW, CloudPublisher
+from ml_inference.greengrass.cloud import (
+    ANSWER_SECONDS,
+    DOUBTFUL_SECONDS,
+    MEMORY_MESSAGES,
+    SPILL_SECONDS,
+    WINDOW,
+    CloudPublisher,
+)
 from ml_inference.greengrass.session import Connector, Session
 from ml_inference.monitoring import pacing
 from ml_inference.monitoring.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE
@@ -52,6 +60,13 @@ class Clock:
         return self.moment
 
 
+class LongestPauses(Random):
+    """Chance that always gives the longest pause, so that tests know when the next question is due."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
 class Bench:
     """A publisher whose thread is the test, whose clock is set and whose nucleus answers on request.
 
@@ -63,6 +78,7 @@ class Bench:
         self.path = directory / "outbox.sqlite"
         self.outbox = Outbox(self.path, max_bytes=max_bytes)
         self.publisher = CloudPublisher(lambda: self.outbox, qos=1, monotonic=self.clock)
+        self.publisher._pacer = pacing.Pacer(self.clock, LongestPauses())
         self.publisher._account(self.outbox)
         self.scored = 0
         self.offered: list[Message] = []
@@ -351,6 +367,36 @@ def test_while_the_cloud_is_offline_it_asks_now_and_then_with_one_message_and_th
     assert bench.publisher.problem is None
 
 
+def test_what_the_nucleus_took_last_goes_again_when_the_cloud_turns_out_to_be_gone(bench: Bench) -> None:
+    bench.attach()
+    for number in range(14):
+        bench.offer(message(number))
+        bench.until_sent(number + 1)[-1].answer()
+        bench.step()
+    assert bench.publisher.counts().delivered == 14
+    go_offline(bench)
+    assert bench.publisher.counts().delivered == 4
+    bench.pass_time(SPILL_SECONDS)
+    assert bench.stored() == [f"id-{number}" for number in range(4, 14)] + ["id--1"]
+    bench.attach()
+    bench.deliver_all()
+    assert bench.publisher.counts().delivered == 14
+
+
+def test_what_the_nucleus_took_long_ago_or_without_a_promise_does_not_go_again(bench: Bench) -> None:
+    bench.attach()
+    bench.offer(message(0))
+    bench.until_sent(1)[-1].answer()
+    bench.step()
+    bench.pass_time(DOUBTFUL_SECONDS + 1)
+    bench.publisher.configure(qos=0, outbox_bytes=2_000_000)
+    bench.offer(message(1))
+    bench.until_sent(2)[-1].answer()
+    bench.step()
+    go_offline(bench)
+    assert bench.publisher.counts().delivered == 2
+
+
 def test_a_result_refused_as_invalid_is_given_up_and_holds_up_nothing(bench: Bench) -> None:
     bench.attach()
     bench.offer(message(1, weight=2), message(2))
@@ -551,6 +597,24 @@ def test_answers_that_come_while_it_stops_count(bench: Bench) -> None:
     assert bench.step() is None
     assert bench.stored() == ["id-2"]
     assert bench.publisher.counts().delivered == 2
+
+
+def test_an_answer_that_comes_at_the_last_moment_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.attach()
+    bench.offer(message(1), message(2))
+    bench.step()
+    is_over = bench.publisher._is_over
+
+    def answer_and_look() -> bool:
+        bench.session.calls[0].answer()
+        return is_over()
+
+    monkeypatch.setattr(bench.publisher, "_is_over", answer_and_look)
+    bench.publisher._deliver_until = bench.clock()
+    assert bench.publisher._step(bench.outbox) is None
+    assert bench.stored() == ["id-2"]
+    assert bench.publisher.counts().delivered == 1
+    assert bench.balanced()
 
 
 def test_while_it_stops_it_delivers_new_results_and_leaves_the_old_ones(bench: Bench) -> None:
