@@ -31,7 +31,7 @@ from ml_inference.model.manifest import Manifest
 from ml_inference.pipeline import Judgement, Pipeline
 from ml_inference.tables import Part, is_json_lines, read_csv, read_json_lines
 
-_BATCH = 512
+_BATCH = 1024
 """Lines at a time: beyond some hundred rows XGBoost's cost for a call no longer counts, and the caches begin to."""
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
