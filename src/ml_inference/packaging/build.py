@@ -50,7 +50,7 @@ def build(request: Request) -> Report:
     booster = _open(content)
     forest = read_forest(booster)
     features = _features(request, booster)
-    table = _Table.read(request, features) if request.data else None
+    table = None if request.data is None else _Table.read(request.data, request.expected, features)
     if table is not None:
         if table.unusable:
             warnings.append(f"{table.unusable} of {table.unusable + len(table.rows)} rows of the data are no readings")
@@ -61,9 +61,9 @@ def build(request: Request) -> Report:
     if table is not None and table.expected is not None:
         _compare(request, booster, table, rounds, notes)
     rows = None if table is None else table.rows
-    candidates = golden_candidates(forest, Scorer(booster, len(features)), features, rows)
     if rounds < booster.num_boosted_rounds():
-        content, kind = _cut(booster, rounds, candidates), Kind.UBJSON
+        probes = golden_candidates(forest, Scorer(booster, len(features)), features, rows)
+        content, kind = _cut(booster, rounds, probes), Kind.UBJSON
         booster = parse_booster(content)
         forest = read_forest(booster)
     scorer = Scorer(booster, len(features))
@@ -102,7 +102,8 @@ def _read_source(request: Request) -> tuple[str, bytes]:
                 return f"{request.label}: {member}", content
             if request.member is not None:
                 raise PackagingError(f"{request.label}: --member is for archives, and this is none")
-            content = head + file.read(MAX_BOOSTER_BYTES + 1 - len(head))
+            # Not up to the limit: a buffer of the size asked for is reserved before anything is read.
+            content = head + file.read(min(MAX_BOOSTER_BYTES, request.source.stat().st_size) + 1)
     except OSError as error:
         raise PackagingError(f"{request.label}: cannot be read: {error.strerror}") from error
     if len(content) > MAX_BOOSTER_BYTES:
@@ -183,27 +184,25 @@ class _Table:
         self.unusable = unusable
 
     @classmethod
-    def read(cls, request: Request, features: Sequence[Feature]) -> _Table:
-        if request.data is None:
-            raise PackagingError("data: a table is needed")
+    def read(cls, path: Path, column: str | None, features: Sequence[Feature]) -> _Table:
         decoder = ReadingDecoder(features)
         rows: list[FloatArray] = []
         expected: list[float] = []
         problem = ""
         unusable = 0
-        for number, document in _documents(request.data):
+        for number, document in _documents(path):
             reading = decoder.reading(document)
             if not isinstance(reading, Reading):
                 unusable += 1
                 error = reading.errors[0]
                 problem = problem or f"line {number}: {'.'.join(map(str, error.loc))} {error.msg}"
                 continue
-            if request.expected is not None:
-                expected.append(_expected_score(document, request.expected, number))
+            if column is not None:
+                expected.append(_expected_score(document, column, number))
             rows.append(np.array(reading.values, dtype=np.float32))
         if not rows:
             raise PackagingError(f"data: holds no reading of this model ({problem or 'it is empty'})")
-        return cls(np.array(rows), expected if request.expected is not None else None, unusable)
+        return cls(np.array(rows), None if column is None else expected, unusable)
 
 
 def _documents(path: Path) -> Iterator[tuple[int, Any]]:
