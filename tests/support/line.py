@@ -23,6 +23,8 @@ NAME = "com.example.MLInference"
 REQUEST = "ml/inference/request"
 SECONDS = 20.0
 """Far more than anything here takes; only a failure waits that long."""
+STOP_SECONDS = 4.0
+"""Promised from SIGTERM to the end; the classic nucleus kills after 5."""
 QUICK = {"tick": 0.05, "first_reconnect": 0.02, "longest_reconnect": 0.2, "model_poll": 0.1}
 """Timing in tests, where a test says nothing else: what happens by itself happens soon."""
 
@@ -103,6 +105,7 @@ class Line:
         command: Iterable[str] | None = None,
         timing: Mapping[str, float] | None = None,
         wait: bool = True,
+        choose_model: bool = True,
         **settings: Any,
     ) -> None:
         """Start the component and wait until it listens.
@@ -111,13 +114,16 @@ class Line:
             command: What to run instead of the quick component.
             timing: Fields of the component's `Timing`, beside `QUICK`.
             wait: Whether to wait.
+            choose_model: Whether the line's model wins over the nucleus's configuration.
             settings: Configuration that wins over the nucleus's.
         """
         if command is None:
             quick = Path(__file__).with_name("quick_component.py")
             command = (str(quick), json.dumps({**QUICK, **(timing or {})}))
         arguments = [sys.executable, *command]
-        for key, value in {"ModelDirectory": str(self.model), **settings}.items():
+        if choose_model:
+            settings = {"ModelDirectory": str(self.model), **settings}
+        for key, value in settings.items():
             arguments += ["--set", f"{key}={json.dumps(value)}"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
@@ -204,10 +210,13 @@ class Line:
         return text in self.log.read_text()
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM, which must end it in time; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SECONDS)
+        began = time.monotonic()
+        code = self.process.wait(SECONDS)
+        assert time.monotonic() - began < STOP_SECONDS
+        return code
 
     def finish(self) -> dict[str, Any]:
         """SIGTERM, which must end it well; its last health message."""
