@@ -13,8 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from datetime import datetime, timezone
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from awscrt.exceptions import AwsCrtError
@@ -139,18 +138,22 @@ class _Lifecycle(LifecycleHandler):
     """Knows when the connection ends; the SDK calls it on its network thread."""
 
     def __init__(self) -> None:
-        self._ended = Event()
+        self._lock = Lock()
+        self._ended = False
         self._watcher: tuple[Callable[[], None], Event] | None = None
 
     def watch(self, on_lost: Callable[[], None], lost: Event) -> None:
         """Tell the session; at once if the connection ended between the handshake and this call."""
-        self._watcher = (on_lost, lost)
-        if self._ended.is_set():
+        with self._lock:
+            self._watcher = (on_lost, lost)
+            ended = self._ended
+        if ended:
             self._tell()
 
     def on_disconnect(self, reason: Exception | None) -> None:
         logger.debug("IPC connection ended: %r", reason)
-        self._ended.set()
+        with self._lock:
+            self._ended = True
         self._tell()
 
     def on_error(self, error: Exception) -> bool:
@@ -158,7 +161,8 @@ class _Lifecycle(LifecycleHandler):
         return True
 
     def _tell(self) -> None:
-        watcher, self._watcher = self._watcher, None
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
         if watcher:
             on_lost, lost = watcher
             lost.set()
@@ -313,20 +317,6 @@ class Session:
             )
         )
 
-    def merge_configuration(self, key_path: list[str], value: dict[str, Any]) -> None:
-        """Merge into the component's own configuration.
-
-        Raises:
-            CallFailedError: The nucleus refuses.
-        """
-        self._call(
-            "update the configuration",
-            self._client.update_configuration_async,
-            key_path=key_path,
-            timestamp=datetime.now(timezone.utc),
-            value_to_merge=value,
-        )
-
     def close(self, timeout: float = 1.0) -> None:
         """End the connection.
 
@@ -360,12 +350,15 @@ class Session:
                 logger.warning("cannot %s any more: %s", what, describe(reason))
             return False  # True or None would close the stream
 
+        operation = None
         try:
             future, operation = function(
                 on_stream_event=on_event, on_stream_error=error, on_stream_closed=_closed, **arguments
             )
             self._wait_for(future)
         except Exception as failure:
+            if operation is not None:
+                operation.close()  # a nucleus that is only late would go on to send events
             raise _failed(what, failure) from failure
         return operation
 
