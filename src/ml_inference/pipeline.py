@@ -193,7 +193,7 @@ class Pipeline:
 
 
 def _rounded(score: Score) -> Score:
-    """Seven significant digits: what a float32 holds. The rest is noise of its conversion, and bytes on the wire."""
+    """Nine significant digits tell every float32 from its neighbours (IEEE 754). The rest is noise of its conversion."""
     if isinstance(score, list):
-        return [float(f"{part:.7g}") for part in score]
-    return float(f"{score:.7g}")
+        return [float(f"{part:.9g}") for part in score]
+    return float(f"{score:.9g}")
