@@ -145,8 +145,10 @@ class Worker:
             logger.exception("a change met an internal error; what was in force stays")
 
     def _work(self, arrival: Arrival) -> None:
+        began = self._monotonic()
         try:
-            outcome = self._score(arrival)
+            outcome = self._pipeline.process(arrival.payload)
+            seconds = self._monotonic() - began
             local, cloud, unwanted = self._route(outcome)
         except Exception:
             # Ours, whatever it was: the message is refused and counted, and the next one gets its chance.
@@ -155,25 +157,21 @@ class Worker:
                 logger.exception("%d messages met an internal error; the last", self._internal_errors)
             error = FieldError((), "internal_error", "the component could not process this message; see its log")
             outcome = Outcome((Rejection((error,), received=arrival.payload),))
+            seconds = self._monotonic() - began
             local, cloud, unwanted = self._route(outcome)
         for message in local:
             self._publish(message)
+        self._latencies.append(self._monotonic() - arrival.moment)
+        if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
+            self._compare(arrival, outcome, seconds)
         scored = len(outcome.results)
         with self._counters.lock:
             self._offer(cloud, unwanted)
             self._counters.finished(scored=scored, rejected=len(outcome.items) - scored)
-        self._latencies.append(self._monotonic() - arrival.moment)
 
     def _route(self, outcome: Outcome) -> tuple[list[Message], list[Message], int]:
         """Local messages, messages for the cloud, and how many readings the cloud does not want."""
         return self._router.results(outcome) + self._router.errors(outcome), *self._router.cloud(outcome)
-
-    def _score(self, arrival: Arrival) -> Outcome:
-        began = self._monotonic()
-        outcome = self._pipeline.process(arrival.payload)
-        if self._challenger:
-            self._compare(arrival, outcome, self._monotonic() - began)
-        return outcome
 
     def _compare(self, arrival: Arrival, outcome: Outcome, seconds: float) -> None:
         assert self._challenger is not None  # noqa: S101 - the caller looked

@@ -29,17 +29,21 @@ class Comparison:
         name: The challenger's model name.
         version: Its version.
         compared: Readings that both scored.
+        judged: Of those, on which at least one of them gave a verdict.
         agreed: Of those, with the same verdict.
+        measured: Readings for which both scores are numbers.
+        difference: Sum of the absolute differences of these.
         refused: Readings that only the challenger rejected.
-        difference: Sum of the absolute differences of scores that are numbers.
     """
 
     name: str
     version: str
     compared: int = 0
+    judged: int = 0
     agreed: int = 0
-    refused: int = 0
+    measured: int = 0
     difference: float = 0.0
+    refused: int = 0
     champion_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     challenger_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
@@ -54,8 +58,11 @@ class Comparison:
                 self.refused += 1
                 continue
             self.compared += 1
-            self.agreed += ours.abnormal == theirs.abnormal
+            if ours.abnormal is not None or theirs.abnormal is not None:
+                self.judged += 1
+                self.agreed += ours.abnormal == theirs.abnormal
             if isinstance(ours.score, float) and isinstance(theirs.score, float):
+                self.measured += 1
                 self.difference += abs(ours.score - theirs.score)
 
     def as_message(self) -> dict[str, Any]:
@@ -63,8 +70,8 @@ class Comparison:
         return {
             "model": {"name": self.name, "version": self.version},
             "compared": self.compared,
-            "agreement": round(self.agreed / self.compared, 6) if self.compared else None,
-            "mean_score_difference": round(self.difference / self.compared, 6) if self.compared else None,
+            "agreement": round(self.agreed / self.judged, 6) if self.judged else None,
+            "mean_score_difference": round(self.difference / self.measured, 6) if self.measured else None,
             "refused": self.refused,
             "latency_ms": {
                 "champion": _milliseconds(median(self.champion_seconds)),
