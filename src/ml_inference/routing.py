@@ -191,8 +191,10 @@ def _as_item(item: Result | Rejection) -> JsonObject:
 
 
 def _fit(message: dict[str, Any], limit: int) -> bytes:
-    """An error message within the limit: errors beyond the first few go, then the text received."""
+    """An error message within the limit: errors beyond the first few and most of the text received go."""
     payload = dump(message)
-    if len(payload) > limit:
-        payload = dump(message | {"errors": message["errors"][:3], "received": message["received"][:64]})
+    for errors, characters in ((3, 64), (1, 0)):
+        if len(payload) > limit:
+            shorter = {"errors": message["errors"][:errors], "received": message["received"][:characters]}
+            payload = dump(message | shorter)
     return payload
