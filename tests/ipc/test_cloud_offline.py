@@ -221,6 +221,7 @@ def test_with_a_damaged_outbox_it_starts_and_says_what_is_lost(line: Line, damag
     assert path.with_name("outbox.sqlite.broken").exists()
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_what_the_nucleus_had_not_confirmed_when_it_was_stopped_is_delivered_after_the_next_start(line: Line) -> None:
     line.nucleus.faults.answer_never("PublishToIoTCore", NAME)
     send(line, 0, 15)

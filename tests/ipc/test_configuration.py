@@ -60,6 +60,7 @@ def test_topics_change_without_a_lost_message(line: Line) -> None:
     assert line.subscriptions == ["line/+/telemetry"]
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_what_goes_to_the_cloud_follows_the_configuration(line: Line) -> None:
     score(line)
     in_force(line, CloudPublish="none")
@@ -73,6 +74,7 @@ def test_what_goes_to_the_cloud_follows_the_configuration(line: Line) -> None:
     assert (cloud["delivered"], cloud["unwanted"]) == (2, 1)
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_the_queue_gets_its_new_bound(make_line: MakeLine) -> None:
     line = make_line(CloudPublish="none")
     in_force(line, MaxQueue=5)
@@ -92,12 +94,14 @@ def test_the_outbox_gets_its_new_bound(line: Line) -> None:
     assert line.finish()["cloud"]["expired"] == 10
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_the_log_level_changes(line: Line) -> None:
     in_force(line, LogLevel="debug")
     line.nucleus.faults.drop_connections(NAME)
     until(lambda: line.says("DEBUG ml_inference"), "nothing was logged at this level")
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_an_event_without_a_change_changes_nothing(line: Line) -> None:
     in_force(line, Threshold=0.9)
 
@@ -109,6 +113,7 @@ def test_an_event_without_a_change_changes_nothing(line: Line) -> None:
     assert line.log.read_text().count("a new configuration is in force") == 2
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_a_change_is_found_although_the_subscription_to_changes_has_died(make_line: MakeLine) -> None:
     line = make_line(timing={"configuration_poll": 0.2})
     assert line.nucleus.faults.forget_streams(NAME, "SubscribeToConfigurationUpdate") == 1
@@ -139,6 +144,7 @@ def test_an_input_topic_that_is_refused_leaves_the_old_configuration_in_force(li
     assert line.subscriptions == ["not/allowed"]
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_an_input_topic_that_is_not_answered_is_asked_for_again(make_line: MakeLine) -> None:
     line = make_line(timing={"call": 0.3})
     line.configure(accessControl=policy("line/telemetry"))
@@ -150,6 +156,7 @@ def test_an_input_topic_that_is_not_answered_is_asked_for_again(make_line: MakeL
     assert line.finish()["counters"]["received"] == 1
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_an_unknown_key_is_a_warning(line: Line) -> None:
     assert in_force(line, Treshold=0.9)["problems"] == {}
     assert line.says("configuration: unknown key 'Treshold' is ignored")
@@ -201,6 +208,7 @@ def test_an_update_does_not_wait_for_ever(make_line: MakeLine, tmp_path: Path) -
     assert line.results.here() == []
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_nothing_of_a_configuration_is_logged_as_it_came(line: Line) -> None:
     line.configure(**{"Bad\nKey": "x"})
     until(lambda: line.says("unknown key"), "no warning")

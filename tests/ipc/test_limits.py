@@ -80,6 +80,7 @@ def test_a_monstrous_message_is_rejected_in_bounded_time_and_memory(line: Line, 
     assert line.log.stat().st_size < 2_000
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_what_is_no_message_at_all_is_rejected(line: Line) -> None:
     for number, payload in enumerate([b"", b"\xff\xfe", b"null", b"[]", b"[[[[1]]]]", b'"' + b"\\u0000" * 300 + b'"']):
         line.send(payload)

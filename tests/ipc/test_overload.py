@@ -20,6 +20,7 @@ def reading(machine: str, number: int) -> dict[str, Any]:
     return NORMAL | {"equipment_id": machine, "correlation_id": number}
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_when_the_queue_is_full_the_oldest_reading_of_the_same_machine_goes_first_and_is_counted(
     make_line: MakeLine,
 ) -> None:

@@ -52,6 +52,7 @@ MOMENTS: dict[str, Callable[[Line], Any]] = {
 }
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_during_its_start(make_line: MakeLine, moment: str) -> None:
     line = make_line(start=False)
@@ -60,6 +61,7 @@ def test_during_its_start(make_line: MakeLine, moment: str) -> None:
     assert line.terminate() == 0
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 @pytest.mark.parametrize("silent", ["connection", "GetConfiguration", "SubscribeToTopic"])
 def test_during_its_start_while_the_nucleus_does_not_answer(make_line: MakeLine, silent: str) -> None:
     line = make_line(start=False)
@@ -75,11 +77,8 @@ def test_during_its_start_while_the_nucleus_does_not_answer(make_line: MakeLine,
     assert line.terminate() == 0
 
 
-@pytest.mark.parametrize("command", [None, REAL], ids=["quick", "real"])
-def test_under_load_all_that_was_received_is_scored_and_delivered_or_kept(line: Line, command: Any) -> None:
-    if command:
-        line.finish()
-        line.start(command=command)
+def test_under_load_all_that_was_received_is_scored_and_delivered_or_kept(make_line: MakeLine, profile: str) -> None:
+    line = make_line(command=REAL if profile == "lite" else None)
     line.send_all(NORMAL | {"correlation_id": number} for number in range(1000))
     line.results.next()
     health = line.finish()
@@ -93,6 +92,7 @@ def test_under_load_all_that_was_received_is_scored_and_delivered_or_kept(line: 
     assert len(delivered & kept) <= WINDOW
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_while_it_connects_again(make_line: MakeLine) -> None:
     line = make_line(timing={"connect": 1.0})
     line.send_json(NORMAL)
@@ -104,6 +104,7 @@ def test_while_it_connects_again(make_line: MakeLine) -> None:
     assert last_counts(line)["scored"] == 1
 
 
+@pytest.mark.parametrize("profile", ["classic"])
 def test_with_ten_thousand_messages_queued_and_a_nucleus_that_does_not_answer(line: Line) -> None:
     on_their_way = len(line.hold_up())
     line.send_all([NORMAL] * 10_000)
@@ -125,12 +126,15 @@ def test_with_ten_thousand_messages_queued_and_a_nucleus_that_does_not_answer(li
 def test_with_ten_thousand_messages_queued_and_the_cloud_out_of_reach(line: Line) -> None:
     line.nucleus.faults.cloud_offline()
     line.send_all([NORMAL] * 10_000)
+    line.configure(Threshold=0.6)  # comes after them
+    line.health.next()
     health = line.finish()
     counts, cloud = health["counters"], health["cloud"]
     assert counts["received"] == 10_000
     assert len(kept_ids(line)) == cloud["waiting"] == counts["scored"]
 
 
+@pytest.mark.parametrize("profile", ["lite"])
 def test_a_second_signal_changes_nothing(line: Line) -> None:
     assert line.process is not None
     line.send_all([NORMAL] * 500)

@@ -106,6 +106,7 @@ class Line:
         timing: Mapping[str, float] | None = None,
         wait: bool = True,
         choose_model: bool = True,
+        child: bool = False,
         **settings: Any,
     ) -> None:
         """Start the component and wait until it listens.
@@ -114,12 +115,13 @@ class Line:
             command: What to run instead of the quick component.
             timing: Fields of the component's `Timing`, beside `QUICK`.
             wait: Whether to wait.
+            child: Whether models are checked in a child process first, as they are in production.
             choose_model: Whether the line's model wins over the nucleus's configuration.
             settings: Configuration that wins over the nucleus's.
         """
         if command is None:
             quick = Path(__file__).with_name("quick_component.py")
-            command = (str(quick), json.dumps({**QUICK, **(timing or {})}))
+            command = (str(quick), json.dumps({**QUICK, **(timing or {})}), *["--child"][:child])
         arguments = [sys.executable, *command]
         if choose_model:
             settings = {"ModelDirectory": str(self.model), **settings}

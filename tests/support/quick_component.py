@@ -1,8 +1,8 @@
 """`ml-inference run` for tests: the same process with other time limits, and quicker to start.
 
 The first argument holds the fields of `Timing` to change as JSON, the others are those of `ml-inference run`. Models are
-checked in this process and not first in a child (`tests/ipc/test_rollout.py` has the child), and scikit-learn, which
-XGBoost imports where it is installed, stays away as it does on a device.
+checked in this process and not first in a child, unless `--child` asks for it, and scikit-learn, which XGBoost imports
+where it is installed, stays away as it does on a device.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 def main() -> int:
     parser = argparse.ArgumentParser()
     run.configure(parser)
+    parser.add_argument("--child", action="store_true")
     arguments = parser.parse_args(sys.argv[2:])
-    return run.serve(lambda: make(json.loads(sys.argv[1]), dict(arguments.set)))
+    return run.serve(lambda: make(json.loads(sys.argv[1]), dict(arguments.set), child=arguments.child))
 
 
-def make(changed: dict[str, float], overrides: dict[str, Any]) -> Component:
+def make(changed: dict[str, float], overrides: dict[str, Any], *, child: bool) -> Component:
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     # Imported late, as `ml-inference run` does: from the first moment on it can be stopped.
     from ml_inference.component import Component, Timing  # noqa: PLC0415
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.model.bundle import load_model  # noqa: PLC0415
+    from ml_inference.rollout import load_checked  # noqa: PLC0415
 
     def load(directory: Path, trusted_keys: Sequence[str]) -> Model:
         return load_model(directory, trusted_keys=trusted_keys)
@@ -46,7 +48,7 @@ def make(changed: dict[str, float], overrides: dict[str, Any]) -> Component:
         work_directory=Path.cwd(),
         overrides=overrides,
         timing=timing,
-        load=load,
+        load=load_checked if child else load,
     )
 
 
