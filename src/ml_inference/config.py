@@ -137,16 +137,16 @@ class Configuration(BaseModel):
     cloud_topic: CloudTopic = "greengrass/ml/inference/{thingName}"
     cloud_publish: Literal["all", "abnormal", "changes", "none"] = "all"
     # Not a Literal, which takes true for 1.
-    cloud_qos: Annotated[int, Lenient, Field(ge=0, le=1)] = 1
+    cloud_qos: Annotated[int, Field(ge=0, le=1), Lenient] = 1
     model_directory: Directory = ""
     challenger: Directory = ""
     trusted_keys: Annotated[list[Annotated[str, AfterValidator(_public_key)]], Lenient] = Field(default_factory=list)
     threshold: Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, Lenient] = None
-    debounce_readings: Annotated[int, Lenient, Field(ge=1, le=10_000)] = 1
-    explain_top_k: Annotated[int, Lenient, Field(ge=0, le=20)] = 3
-    max_queue: Annotated[int, Lenient, Field(ge=1, le=1_000_000)] = 10_000
-    outbox_max_megabytes: Annotated[int, Lenient, Field(ge=0, le=100_000)] = 64
-    health_interval_seconds: Annotated[float, Lenient, Field(ge=1, le=86_400)] = 60
+    debounce_readings: Annotated[int, Field(ge=1, le=10_000), Lenient] = 1
+    explain_top_k: Annotated[int, Field(ge=0, le=20), Lenient] = 3
+    max_queue: Annotated[int, Field(ge=1, le=1_000_000), Lenient] = 10_000
+    outbox_max_megabytes: Annotated[int, Field(ge=0, le=100_000), Lenient] = 64
+    health_interval_seconds: Annotated[float, Field(ge=1, le=86_400), Lenient] = 60
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("log_level", mode="before")

@@ -19,6 +19,11 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _SCORE = {"anyOf": [{"type": "number"}, _NUMBERS]}
 _CORRELATION = {"type": ["string", "integer", "null"], "description": "echoed unchanged"}
+_MODEL: JsonObject = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
+    "required": ["name", "version"],
+}
 _FIELD_ERROR: JsonObject = {
     "type": "object",
     "properties": {
@@ -38,11 +43,7 @@ _RESULT: JsonObject = {
         "threshold": {"type": ["number", "null"]},
         "abnormal": {"type": ["boolean", "null"]},
         "state": {"enum": ["normal", "abnormal", None]},
-        "model": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
-            "required": ["name", "version"],
-        },
+        "model": _MODEL,
         "explanation": {
             "type": "array",
             "items": {
@@ -70,6 +71,8 @@ _REJECTED: JsonObject = {
     },
     "required": ["index", "correlation_id", "equipment_id", "error"],
 }
+# In place of a single result that no message could hold.
+_TOO_LARGE: JsonObject = _REJECTED | {"required": ["correlation_id", "equipment_id", "error"]}
 _BATCH: JsonObject = {
     "type": "object",
     "properties": {
@@ -107,7 +110,16 @@ _HEALTH: JsonObject = {
         "thing_name": {"type": "string"},
         "component_version": {"type": "string"},
         "uptime_seconds": {"type": "number"},
-        "model": {"type": ["object", "null"]},
+        "model": {
+            "type": ["object", "null"],
+            "properties": {
+                "name": {"type": "string"},
+                "version": {"type": "string"},
+                "directory": {"type": "string"},
+                "threshold": {"type": ["number", "null"]},
+            },
+            "required": ["name", "version", "directory", "threshold"],
+        },
         "counters": {
             "type": "object",
             "description": "readings: received = scored + rejected + dropped + queued",
@@ -119,12 +131,28 @@ _HEALTH: JsonObject = {
             "description": "scored readings: scored + carried_over = delivered + waiting + expired + unwanted",
             "properties": dict.fromkeys(("delivered", "waiting", "expired", "unwanted", "carried_over"), _COUNT)
             | {"offline": {"type": "boolean"}},
+            "required": ["delivered", "waiting", "expired", "unwanted", "carried_over", "offline"],
         },
         "local": {"type": "object", "properties": dict.fromkeys(("published", "failed"), _COUNT)},
         "problems": {"type": "object", "additionalProperties": {"type": "string"}},
         "errors_suppressed": _COUNT,
         "latency_ms": {"type": "object", "properties": {"p50": {"type": "number"}, "p99": {"type": "number"}}},
-        "challenger": {"type": "object"},
+        "challenger": {
+            "type": "object",
+            "description": "what a second model would have said of the same readings",
+            "properties": {
+                "model": _MODEL,
+                "compared": _COUNT,
+                "agreement": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+                "mean_score_difference": {"type": ["number", "null"], "minimum": 0},
+                "refused": _COUNT,
+                "latency_ms": {
+                    "type": "object",
+                    "properties": {key: {"type": ["number", "null"]} for key in ("champion", "challenger")},
+                },
+            },
+            "required": ["model", "compared", "agreement", "mean_score_difference", "refused", "latency_ms"],
+        },
     },
     "required": ["state", "timestamp", "thing_name", "model", "counters", "cloud", "local", "problems"],
 }
@@ -159,7 +187,7 @@ def schemas(manifest: Manifest) -> dict[str, JsonObject]:
     """
     reading = _schema_of(reading_model(manifest.features))
     batch = {"type": "array", "items": reading, "minItems": 1, "maxItems": MAX_READINGS}
-    result = {"anyOf": [_RESULT, _BATCH]}
+    result = {"anyOf": [_RESULT, _BATCH, _TOO_LARGE]}
     return {
         "configuration": {"$schema": _DIALECT} | _schema_of(Configuration),
         "input": {
@@ -186,4 +214,6 @@ def schemas(manifest: Manifest) -> dict[str, JsonObject]:
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(by_alias=True)
     schema.pop("description", None)  # the docstring, which is for Python
+    for value in schema["properties"].values():
+        value.pop("title", None)  # made from Python's name
     return schema
