@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for this process's.
 
     Returns:
-        The exit code: 0 for success, 1 for a failure that was explained, 2 for wrong arguments.
+        The exit code: 0 for success, 1 for a failure that was explained, 2 for wrong arguments, 130 after Ctrl-C.
     """
     # OpenMP's idle threads spin; it reads this once, when XGBoost is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,7 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.configure(command)
             command.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
-    code: int = parsed.run(parsed)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
     return code
 
 
