@@ -22,7 +22,7 @@ from typing import Any
 
 from ml_inference import __version__
 from ml_inference.config import Configuration, ConfigurationError, parse_configuration
-from ml_inference.greengrass.cloud import CloudPublisher
+from ml_inference.greengrass.cloud import ANSWER_SECONDS, CloudPublisher
 from ml_inference.greengrass.listener import Listener
 from ml_inference.greengrass.local import LocalPublisher
 from ml_inference.greengrass.session import (
@@ -73,6 +73,7 @@ class Timing:
         stall: Without any answer, while calls wait for one, after which the connection counts as lost.
         silence: Without a message, after which the subscription has to prove that it is alive.
         patience: For that proof.
+        cloud: Without an answer to a message for the cloud, after which it counts as refused.
         defer: For which a deployment is put off while the queue drains.
         longest_defer: For which it is put off in all.
         tick: Between looks at what is due.
@@ -89,6 +90,7 @@ class Timing:
     stall: float = 30.0
     silence: float = 30.0
     patience: float = 10.0
+    cloud: float = ANSWER_SECONDS
     defer: float = 1.0
     longest_defer: float = 10.0
     tick: float = 1.0
@@ -370,7 +372,10 @@ class Component:
     def _start_cloud(self) -> CloudPublisher:
         path, maximum = self._outbox_path, self._configuration.outbox_max_megabytes * 1_000_000
         cloud = CloudPublisher(
-            lambda: Outbox(path, max_bytes=maximum), qos=self._configuration.cloud_qos, monotonic=self._monotonic
+            lambda: Outbox(path, max_bytes=maximum),
+            qos=self._configuration.cloud_qos,
+            monotonic=self._monotonic,
+            answer=self._timing.cloud,
         )
         cloud.start()
         return cloud
@@ -584,7 +589,8 @@ class Component:
         self._tell_health()
         if not self._local.drain(max(0.0, deadline - self._monotonic())):
             logger.warning("%d local messages were not confirmed by the nucleus", self._local.unconfirmed)
-        logger.info("stopped: %s", json.dumps(self._counters.snapshot().as_message()))
+        health = self.health()
+        logger.info("stopped: %s", json.dumps({key: health[key] for key in ("counters", "cloud", "local")}))
         if self._session:
             self._session.close(timeout=0.2)
 

@@ -123,6 +123,16 @@ def test_what_does_not_fit_into_the_window_waits_its_turn_and_arrives_once(line:
 
 
 @pytest.mark.parametrize("profile", ["lite"])
+def test_what_is_never_answered_is_sent_again_with_the_same_id(make_line: MakeLine) -> None:
+    line = make_line(timing={"cloud": 0.3})
+    line.nucleus.faults.answer_never("PublishToIoTCore", NAME, times=3, carried_out=True)
+    send(line, 0, 3)
+    first, again = line.cloud.take(3), line.cloud.take(3)
+    assert sorted(message["id"] for message in again) == sorted(message["id"] for message in first)
+    assert line.finish()["cloud"]["delivered"] == 3
+
+
+@pytest.mark.parametrize("profile", ["lite"])
 def test_a_full_outbox_gives_up_the_oldest_normal_results_before_any_alarm_and_counts_them(make_line: MakeLine) -> None:
     line = make_line(OutboxMaxMegabytes=1, HealthIntervalSeconds=1)
     cut_off(line)

@@ -30,7 +30,7 @@ def can_be_stopped(line: Line) -> bool:
 def last_counts(line: Line) -> dict[str, int]:
     """What the component logged last; a nucleus that does not answer gets no health message."""
     row = next(row for row in reversed(line.log.read_text().splitlines()) if "stopped: {" in row)
-    counts: dict[str, int] = json.loads(row[row.index("{") :])
+    counts: dict[str, int] = json.loads(row[row.index("{") :])["counters"]
     return counts
 
 

@@ -39,7 +39,7 @@ MEMORY_BYTES = 10_000_000
 SPILL_SECONDS = 1.0
 """While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash."""
 ANSWER_SECONDS = 30.0
-"""A publish without an answer for so long counts as refused; a stalled lite needs some 5 s for each."""
+"""A stalled nucleus lite needs some 5 s for each message."""
 LONGEST_NAP = 60.0
 DOUBTFUL_MESSAGES = 10
 """Nucleus lite answers a QoS 1 publish when it has written it to its socket. If the network or the broker goes then, it
@@ -99,11 +99,20 @@ class CloudPublisher:
         open_outbox: Opens the outbox; called on the thread, the only one that uses it.
         qos: MQTT quality of service.
         monotonic: Seconds of a clock that never goes back.
+        answer: Seconds without an answer after which a publish counts as refused.
     """
 
-    def __init__(self, open_outbox: Callable[[], Outbox], *, qos: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        open_outbox: Callable[[], Outbox],
+        *,
+        qos: int,
+        monotonic: Callable[[], float],
+        answer: float = ANSWER_SECONDS,
+    ) -> None:
         self._open_outbox = open_outbox
         self._monotonic = monotonic
+        self._answer = answer
         self._pacer = Pacer(monotonic)
         # Guards everything below, and is never held while the SDK or the disk is at work.
         self._changed = Condition()
@@ -235,10 +244,10 @@ class CloudPublisher:
         """
         with self._changed:
             self._news = False
-            late = self._monotonic() - ANSWER_SECONDS
+            late = self._monotonic() - self._answer
             for number, flight in self._in_flight.items():
                 if flight.sent <= late:
-                    self._answers.append((number, TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")))
+                    self._answers.append((number, TimeoutError(f"no answer within {self._answer:g} s")))
             answers, self._answers = self._answers, []
             resized, self._resized = self._resized, None
         if resized is not None:
@@ -482,7 +491,7 @@ class CloudPublisher:
         with self._changed:
             moment = self._monotonic()
             due = [moment + min(pause, LONGEST_NAP), self._spill_at()]
-            due += [flight.sent + ANSWER_SECONDS for flight in self._in_flight.values()]
+            due += [flight.sent + self._answer for flight in self._in_flight.values()]
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
             return max(0.0, min(due) - moment)
