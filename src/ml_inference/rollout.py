@@ -51,7 +51,7 @@ def fingerprint(directory: Path) -> tuple[object, ...] | None:
     try:
         resolved = directory.resolve()
         status = (resolved / MANIFEST_FILE).stat()
-    except OSError:
+    except (OSError, RuntimeError, ValueError):  # a loop of links, before Python 3.13; a path that cannot be one
         return None
     return resolved, status.st_ino, status.st_mtime_ns, status.st_size
 
