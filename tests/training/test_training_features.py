@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ml_inference.model.manifest import Feature
 from ml_inference.training import TrainingError
 from ml_inference.training.features import FeatureChoice, choose_features, read_features_file, unit_of
 from ml_inference.training.table import Table, read_table
+from support.tables import write_csv
 
 CONTENT = """UDI,Type,Torque [Nm],wRMSCurrent,Machine failure,timestamp,sDateTime,same,rare,
 1,L,42.8,106.9,0,2026-01-01,2022-07-06,5,,0
@@ -31,7 +33,7 @@ def test_measurements_are_taken_and_each_other_column_has_a_reason(table: Table)
     choice = choose(table)
     assert choice.names == ("Torque [Nm]", "wRMSCurrent")
     assert dict(choice.left_out) == {
-        "UDI": "numbers the rows",
+        "UDI": "whole numbers that never repeat, as row numbers do",
         "Type": "holds 'L', no number",
         "Machine failure": "the label",
         "timestamp": "belongs to the message's envelope",
@@ -44,6 +46,13 @@ def test_measurements_are_taken_and_each_other_column_has_a_reason(table: Table)
 
 def test_what_the_user_names_is_taken_in_his_order_whatever_the_rules_say(table: Table) -> None:
     assert choose(table, named=["same", "UDI", "Torque [Nm]"]).names == ("same", "UDI", "Torque [Nm]")
+
+
+def test_a_row_number_is_known_in_a_shuffled_part_of_a_table_too(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    numbers = random.permutation(10_000)[:6_000]
+    columns = {"UDI": numbers, "speed": random.integers(1_000, 3_000, 6_000), "x": random.normal(size=6_000)}
+    assert choose(read_table(write_csv(tmp_path / "a.csv", columns))).names == ("speed", "x")
 
 
 def test_what_is_excluded_is_never_taken(table: Table) -> None:

@@ -21,7 +21,7 @@ FEW_CLUSTERS = 10
 """Below it an interval over clusters is little more than a guess, and the report says so."""
 
 _MANY_ROWS = 50_000
-_SMALLEST = 1e-7
+SMALLEST_CHANCE = 1e-7
 """Float32 probabilities of 0 and 1 are held this far from them in the log loss."""
 
 Figure: TypeAlias = Callable[[FloatArray], float]
@@ -237,4 +237,4 @@ def _mean_of_known(values: list[float]) -> float:
 
 
 def _inside(chance: FloatArray) -> FloatArray:
-    return np.clip(chance, _SMALLEST, 1.0)
+    return np.clip(chance, SMALLEST_CHANCE, 1.0)

@@ -111,7 +111,7 @@ def train(request: Request, progress: Progress) -> Training:
         step=progress.step,
     )
     rule = request.rule or (None if target.task is Task.REGRESSION else Rule("f1"))
-    threshold = _threshold(rule, target, fitted)
+    threshold = _threshold(rule, target, fitted, seed)
 
     progress.stage("scoring held-out rows")
     held_out = target.at(split.held_out)
@@ -185,7 +185,7 @@ def _tell(data: Data, split: Split, progress: Progress) -> None:
     )
 
 
-def _threshold(rule: Rule | None, target: Target, fitted: Fit) -> float | None:
+def _threshold(rule: Rule | None, target: Target, fitted: Fit, seed: int) -> float | None:
     if rule is None:
         return None
     if target.task is Task.REGRESSION:
@@ -193,7 +193,7 @@ def _threshold(rule: Rule | None, target: Target, fitted: Fit) -> float | None:
             raise TrainingError("a regression has no classes to choose a threshold by; give a number, or none")
         return rule.value
     validated = target.at(fitted.validated)
-    return choose_threshold(rule, validated.abnormal, abnormal_score(target, fitted.scores))
+    return choose_threshold(rule, validated.abnormal, abnormal_score(target, fitted.scores), seed)
 
 
 def _alarms(data: Data, split: Split, held_out: Target, verdict: npt.NDArray[np.bool_]) -> Sequence[Alarms]:
