@@ -27,5 +27,5 @@ trap 'rm -rf "$work"' EXIT
     --limit wRMSCurrent=0:655.35 \
     --limit wCurrentLoad=0:655.35 \
     --limit wEncoderVelocity=0:655.35 \
-    --max-trees 150 --seed 1 --name cylinder-anomaly --model-version 1.0.0 \
+    --max-trees 150 --seed 1 --name cylinder-anomaly --version 1.0.0 \
     --out "$out" --report "${REPORT:-$work/report.html}"

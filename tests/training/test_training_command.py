@@ -31,7 +31,7 @@ def run(data: Path, out: Path, *options: str, label: str = AI4I_LABEL) -> int:
 def trained(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "press 4"
     options = ("--exclude", ",".join(AI4I_MODES), "--limit", "Torque [Nm]=0:200", "--threshold", "recall=0.8")
-    assert run(table, out, *options, "--model-version", "2.1.0") == 0
+    assert run(table, out, *options, "--version", "2.1.0") == 0
     return out
 
 

@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("what is written")
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="model directory")
     out.add_argument("--name", metavar="NAME", help="of the model (default: the directory's name)")
-    out.add_argument("--model-version", default="1.0.0", metavar="VERSION", help="of the model (default: 1.0.0)")
+    out.add_argument("--version", default="1.0.0", metavar="VERSION", help="of the model (default: 1.0.0)")
     out.add_argument("--report", type=Path, metavar="FILE", help="(default: report.html in the model directory)")
 
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
                 training,
                 arguments.out,
                 name=arguments.name or _name(arguments.out),
-                version=arguments.model_version,
+                version=arguments.version,
                 metrics=summary.metrics(training),
             )
             progress.step()

@@ -1,0 +1,42 @@
+"""The guide's commands for training, run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_inference.model.bundle import load_model
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "bring-your-own-model.md"
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Pairs of the language and the text, in the order of the page."""
+    sections = re.split(r"^## ", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = "".join(section for section in sections if section.startswith(("From Jupyter", "Train with ml-inference")))
+    return re.findall(r"^```(sh|python)[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_commands_from_the_notebook_to_the_report_do_what_the_guide_says(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = []
+    for language, text in blocks():
+        command = ["bash", "-euc", text] if language == "sh" else [sys.executable, "-c", text]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
+        )
+        assert result.returncode == 0, result.stderr
+        versions = re.findall(r"--out my-model .*--version (\S+)", text)
+        if versions:
+            assert load_model(tmp_path / "my-model").manifest.version == versions[-1]
+        done.append(language)
+    assert done == ["sh", "python", "sh", "sh", "sh"]
+    manifest = load_model(tmp_path / "my-model").manifest
+    assert manifest.metrics["threshold_rule"] == "recall of at least 0.8"
+    assert manifest.features[0].minimum == -40.0
+    assert manifest.metrics["alarms"]
+    assert (tmp_path / "my-model" / "report.html").is_file()
