@@ -192,6 +192,15 @@ def test_machines_that_are_split_by_rows_are_warned_about(tmp_path: Path, capsys
     assert "--group equipment_id" in capsys.readouterr().err
 
 
+def test_too_few_machines_that_fail_are_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = machines(count=6)
+    columns["faulty"] = np.where(np.isin(columns["machine"], ["m1", "m4"]), columns["faulty"], 0)
+    assert run(write_csv(tmp_path / "a.csv", columns), tmp_path / "model", "--group", "machine", label="faulty") == 0
+    errors = capsys.readouterr().err
+    assert "Abnormal rows of only 1 of 'machine' train and validate" in errors
+    assert "of 'machine' are held out: the intervals are no more than a hint" in errors
+
+
 def test_json_lines_with_three_classes_give_a_multi_class_model(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     lines = []

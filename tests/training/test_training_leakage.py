@@ -26,7 +26,7 @@ def test_the_flags_of_failure_modes_are_found_and_the_sensors_are_not(seed: int)
     found = find_leaks(names, np.column_stack([table[name] for name in names]), labels(table[AI4I_LABEL]))
     # Fewer than five rows are no pattern.
     assert [leak.feature for leak in found] == [name for name in AI4I_MODES if table[name].sum() >= 5]
-    assert found[0].reason.startswith("where it is 1")
+    assert "where it is 1, 100.0% are abnormal" in found[0].reason
 
 
 def test_a_copy_of_the_label_is_found_however_it_is_written(truth: np.ndarray) -> None:

@@ -60,6 +60,13 @@ def test_groups_that_never_fail_do_not_fill_the_held_out_part() -> None:
         assert 0 < target.values[split.held_out].sum() < target.values.sum()
 
 
+def test_one_group_that_fails_cannot_be_held_out_and_learnt_from() -> None:
+    groups = np.repeat(["a", "b", "c", "d"], 50)
+    target = read_target(["1" if row % 5 == 0 and name == "a" else "0" for row, name in enumerate(groups)])
+    with pytest.raises(TrainingError, match="that are not held out hold no row of class '1'"):
+        split_rows(target, groups=groups, group_name="machine")
+
+
 def test_three_groups_are_enough_and_two_are_not() -> None:
     target = binary(300, 0.3)
     split = split_rows(target, groups=np.array(["a", "b", "c"] * 100))

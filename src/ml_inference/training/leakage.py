@@ -7,6 +7,7 @@ failure-mode flags beside a "machine failed" label).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,9 +84,12 @@ def _alone(values: FloatArray, target: Target, seed: int) -> str | None:
         explained = max(float(r2_score(target.values, predicted)), _linear(values, target.values))
         return f"alone explains {explained:.1%} of the label's variance" if explained >= ALONE_R2 else None
     counts = np.unique(target.values, return_counts=True)[1]
-    folds = StratifiedKFold(min(3, int(counts.min())), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(max(2, min(3, int(counts.min()))), shuffle=True, random_state=seed)
     tree = DecisionTreeClassifier(max_leaf_nodes=max(_LEAVES, 2 * len(target.classes)), random_state=seed)
-    chances = cross_val_predict(tree, one, target.values, cv=folds, method="predict_proba")
+    with warnings.catch_warnings():
+        # That a class of one row cannot be in two folds: it is then judged by a tree that does not know it.
+        warnings.simplefilter("ignore")
+        chances = cross_val_predict(tree, one, target.values, cv=folds, method="predict_proba")
     if target.task is Task.BINARY:
         auc = float(roc_auc_score(target.values, chances[:, 1]))
     else:
@@ -127,4 +131,4 @@ def _pure(chosen: npt.NDArray[np.bool_], what: str, target: Target) -> Iterator[
     if index == int(whole.argmax()) or pure < PURE or recall < MIN_RECALL or share**rows > _BY_CHANCE:
         return
     kind = "abnormal" if target.task is Task.BINARY and index == 1 else f"of class {target.classes[index]!r}"
-    yield (f"where it {what} ({rows} rows), {pure:.1%} are {kind}: {recall:.1%} of all such rows")
+    yield f"of the {rows} rows where it {what}, {pure:.1%} are {kind}; they are {recall:.1%} of all that are"

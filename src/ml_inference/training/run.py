@@ -105,7 +105,7 @@ def train(request: Request, progress: Progress) -> Training:
         data.values,
         target,
         split,
-        threads=request.threads or len(os.sched_getaffinity(0)),
+        threads=request.threads or _cores(),
         seed=seed,
         max_trees=request.max_trees,
         step=progress.step,
@@ -168,6 +168,11 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         metrics=metrics,
         source=f"trained on {training.request.data.name}"[:1024],
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use; where the system cannot say (macOS), those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tell(data: Data, split: Split, progress: Progress) -> None:

@@ -151,6 +151,7 @@ def _by_group(target: Target, groups: Rows, name: str, seed: int) -> Split:
     best = min(parts, key=lambda part: _unlike(target, part.validation))
     development, held_out = best.training, best.validation
     _require_classes(target, held_out, f"the held-out groups of {name!r}")
+    _require_classes(target, development, f"the groups of {name!r} that are not held out")
     inner_groups = np.unique(groups[development], return_inverse=True)[1]
     inner = target.at(development)
     folds = _folds(

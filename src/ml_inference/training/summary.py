@@ -20,6 +20,7 @@ from ml_inference.training.target import Task
 TOO_GOOD = 0.9995
 """ROC AUC or R2 that real measurements hardly reach."""
 FEW_ABNORMAL = 30
+FEW_FAILING_GROUPS = 4
 
 
 def warnings(training: Training) -> list[str]:
@@ -46,11 +47,25 @@ def warnings(training: Training) -> list[str]:
         said.append(
             f"Only {training.figures.clusters} of {training.split.clustered_by!r} are held out: the intervals are no more than a hint."
         )
+    failing = _failing_groups(training)
+    if failing is not None and failing < FEW_FAILING_GROUPS:
+        said.append(
+            f"Abnormal rows of only {failing} of {training.split.clustered_by!r} train and validate: where these validate, hardly "
+            "any are left to learn from, so the threshold is little more than a guess."
+        )
     if training.confusion is not None:
         abnormal = training.confusion.caught + training.confusion.missed
         if abnormal < FEW_ABNORMAL:
             said.append(f"Only {abnormal} abnormal rows are held out: mind the intervals.")
     return said
+
+
+def _failing_groups(training: Training) -> int | None:
+    """How many groups with abnormal rows train and validate; None without groups or classes."""
+    groups, rows = training.data.groups, training.split.development
+    if groups is None or training.data.target.task is Task.REGRESSION:
+        return None
+    return len(np.unique(groups[rows][training.data.target.at(rows).abnormal > 0]))
 
 
 def metrics(training: Training) -> dict[str, Any]:
