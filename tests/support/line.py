@@ -89,6 +89,7 @@ class Line:
     log: Path = field(default=Path())
 
     def __post_init__(self) -> None:
+        self.environment["PYTHONPATH"] = str(ROOT / "tests" / "support" / "device")
         self.log = self.work / "component.log"
         self.results = self.watch("ml/inference/result/#")
         self.errors = self.watch("ml/inference/error")
