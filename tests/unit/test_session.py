@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import queue
 import threading
@@ -13,6 +14,11 @@ from typing import Any
 import psutil
 import pytest
 from awsiot.eventstreamrpc import DeserializeError, StreamClosedError
+from awsiot.greengrasscoreipc.client import (
+    GetConfigurationOperation,
+    PublishToIoTCoreOperation,
+    PublishToTopicOperation,
+)
 from awsiot.greengrasscoreipc.model import ServiceError
 
 from greengrass_sandbox import BackgroundNucleus
@@ -135,6 +141,26 @@ def test_a_callback_that_fails_does_not_end_its_subscription(rig: Rig, session: 
     assert [heard.get(timeout=SECONDS) for _ in range(2)] == [b"1", b"2"]
 
 
+def test_a_request_that_was_answered_leaves_nothing_open(session: Session) -> None:
+    # Nucleus lite does not close the stream of an answer, and an open one costs memory as long as the connection lives.
+    kinds = PublishToTopicOperation, PublishToIoTCoreOperation, GetConfigurationOperation
+
+    def alive() -> int:
+        session.configuration()  # answered after what came before it
+        gc.collect()
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+    def publish(times: int) -> None:
+        for _ in range(times):
+            session.publish_local("test/a", b"1").result(SECONDS)
+            session.publish_cloud("test/a", b"1", 0).exception(SECONDS)
+
+    publish(2)
+    before = alive()
+    publish(20)
+    assert alive() == before
+
+
 def test_a_topic_outside_the_recipe_is_refused_by_name(session: Session) -> None:
     error = failure(lambda: session.subscribe("elsewhere", lambda _: None))
     assert str(error).startswith("cannot subscribe to 'elsewhere': UnauthorizedError")
@@ -153,14 +179,14 @@ def test_a_subscription_that_is_answered_too_late_hears_nothing(rig: Rig, monkey
     session = rig.open(Connector(rig.environment, call_timeout=0.05))
     heard: queue.Queue[bytes] = queue.Queue()
     answers: list[Future[Any]] = []
-    subscribe = session._client.subscribe_to_topic_async
+    subscribe = session._client.new_subscribe_to_topic
 
-    def remember(**arguments: Any) -> Any:
-        answer, operation = subscribe(**arguments)
-        answers.append(answer)
-        return answer, operation
+    def remember(handler: Any) -> Any:
+        operation = subscribe(handler)
+        answers.append(operation.get_response())
+        return operation
 
-    monkeypatch.setattr(session._client, "subscribe_to_topic_async", remember)
+    monkeypatch.setattr(session._client, "new_subscribe_to_topic", remember)
     rig.nucleus.faults.answer_late(0.2, "SubscribeToTopic", times=1)
     assert not failure(lambda: session.subscribe("test/a", heard.put)).refused
     wait(answers, SECONDS)

@@ -12,7 +12,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
+from functools import partial
 from threading import Event, Lock
 from typing import Any
 
@@ -25,11 +27,11 @@ from awsiot.eventstreamrpc import (
     LifecycleHandler,
     MessageAmendment,
     SerializeError,
+    StreamResponseHandler,
     UnmappedDataError,
 )
 from awsiot.greengrasscoreipc import model as ipc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
-from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
 SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its value
@@ -189,8 +191,9 @@ class Session:
     """
 
     def __init__(self, client: GreengrassCoreIPCClient, wait_for: Callable[[Future[Any]], Any]) -> None:
-        # Without an executor the callbacks run on the network thread, in order, with no queue that could grow.
-        self._client = GreengrassCoreIPCClientV2(client=client, executor=None)
+        # Not the SDK's second client: it hides the operation that has to be closed, and logs a traceback for each request on
+        # its way when a connection is lost.
+        self._client = client
         self._wait_for = wait_for
         self.lost = Event()
 
@@ -200,11 +203,12 @@ class Session:
         Binary, because a JSON message with more than 23 keys or 42 list items silently kills its subscribers on lite.
         """
         message = ipc.PublishMessage(binary_message=ipc.BinaryMessage(message=payload))
-        return _future(lambda: self._client.publish_to_topic_async(topic=topic, publish_message=message))
+        return _ask(self._client.new_publish_to_topic, ipc.PublishToTopicRequest(topic=topic, publish_message=message))
 
     def publish_cloud(self, topic: str, payload: bytes, qos: int) -> Future[Any]:
         """Publish to AWS IoT Core; the future ends when the nucleus has taken it (classic: spooled it)."""
-        return _future(lambda: self._client.publish_to_iot_core_async(topic_name=topic, qos=str(qos), payload=payload))
+        request = ipc.PublishToIoTCoreRequest(topic_name=topic, qos=str(qos), payload=payload)
+        return _ask(self._client.new_publish_to_iot_core, request)
 
     def subscribe(self, topic: str, on_payload: Callable[[bytes], None]) -> Subscription:
         """Subscribe to a local topic.
@@ -223,16 +227,10 @@ class Session:
             elif message.json_message is not None:
                 on_payload(_json_bytes(message.json_message.message))
 
-        operation = self._stream(
-            f"subscribe to {topic!r}",
-            self._client.subscribe_to_topic_async,
-            on_event=event,
-            on_unreadable=lambda: on_payload(_UNREADABLE),
-            topic=topic,
-            # Classic does not give a wildcard subscriber its own messages unless asked, and the heartbeat is one.
-            receive_mode=ipc.ReceiveMode.RECEIVE_ALL_MESSAGES,
-        )
-        return Subscription(topic, operation)
+        # Classic does not give a wildcard subscriber its own messages unless asked, and the heartbeat is one.
+        request = ipc.SubscribeToTopicRequest(topic=topic, receive_mode=ipc.ReceiveMode.RECEIVE_ALL_MESSAGES)
+        events = _Events(f"subscribe to {topic!r}", event, on_unreadable=lambda: on_payload(_UNREADABLE))
+        return Subscription(topic, self._stream(self._client.new_subscribe_to_topic, events, request))
 
     def configuration(self) -> dict[str, Any]:
         """The component's whole configuration tree.
@@ -240,7 +238,12 @@ class Session:
         Raises:
             CallFailedError: The nucleus does not answer.
         """
-        response = self._call("read the configuration", self._client.get_configuration_async, key_path=[])
+        try:
+            response = self._wait_for(
+                _ask(self._client.new_get_configuration, ipc.GetConfigurationRequest(key_path=[]))
+            )
+        except Exception as error:
+            raise _failed("read the configuration", error) from error
         return dict(response.value or {})
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
@@ -250,10 +253,9 @@ class Session:
             CallFailedError: The nucleus refuses.
         """
         self._stream(
-            "watch the configuration",
-            self._client.subscribe_to_configuration_update_async,
-            on_event=lambda _: on_change(),
-            key_path=[],
+            self._client.new_subscribe_to_configuration_update,
+            _Events("watch the configuration", lambda _: on_change()),
+            ipc.SubscribeToConfigurationUpdateRequest(key_path=[]),
         )
 
     def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> None:
@@ -273,17 +275,18 @@ class Session:
                 on_check(proposed.deployment_id or "", dict(proposed.configuration or {}))
 
         self._stream(
-            "be asked about configuration changes",
-            self._client.subscribe_to_validate_configuration_updates_async,
-            on_event=event,
+            self._client.new_subscribe_to_validate_configuration_updates,
+            _Events("be asked about configuration changes", event),
+            ipc.SubscribeToValidateConfigurationUpdatesRequest(),
         )
 
     def answer_configuration_check(self, deployment_id: str, problem: str | None) -> Future[Any]:
         """Accept a proposed configuration, or refuse it with the problem, which fails its deployment."""
         status = ipc.ConfigurationValidityStatus.REJECTED if problem else ipc.ConfigurationValidityStatus.ACCEPTED
         report = ipc.ConfigurationValidityReport(status=status, deployment_id=deployment_id, message=problem)
-        return _future(
-            lambda: self._client.send_configuration_validity_report_async(configuration_validity_report=report)
+        return _ask(
+            self._client.new_send_configuration_validity_report,
+            ipc.SendConfigurationValidityReportRequest(configuration_validity_report=report),
         )
 
     def watch_component_updates(self, on_update: Callable[[str], None]) -> None:
@@ -300,7 +303,11 @@ class Session:
             if message.pre_update_event is not None:
                 on_update(message.pre_update_event.deployment_id or "")
 
-        self._stream("be asked before updates", self._client.subscribe_to_component_updates_async, on_event=event)
+        self._stream(
+            self._client.new_subscribe_to_component_updates,
+            _Events("be asked before updates", event),
+            ipc.SubscribeToComponentUpdatesRequest(),
+        )
 
     def answer_component_update(self, deployment_id: str, *, recheck_after: float) -> Future[Any]:
         """Let an update go on at once (0), or have it ask again.
@@ -309,13 +316,12 @@ class Session:
             deployment_id: The deployment that asked.
             recheck_after: Seconds.
         """
-        return _future(
-            lambda: self._client.defer_component_update_async(
-                deployment_id=deployment_id,
-                recheck_after_ms=int(recheck_after * 1000),
-                message="draining the queue" if recheck_after else None,
-            )
+        request = ipc.DeferComponentUpdateRequest(
+            deployment_id=deployment_id,
+            recheck_after_ms=int(recheck_after * 1000),
+            message="draining the queue" if recheck_after else None,
         )
+        return _ask(self._client.new_defer_component_update, request)
 
     def close(self, timeout: float = 1.0) -> None:
         """End the connection.
@@ -324,47 +330,81 @@ class Session:
             timeout: Seconds to wait for the socket to close.
         """
         try:
-            self._client.close(executor_wait=False).result(timeout)
+            self._client.close().result(timeout)
         except Exception as error:  # noqa: BLE001 - the reason why it was lost already; nothing is left to do
             logger.debug("IPC connection closed: %r", error)
 
-    def _call(self, what: str, function: Callable[..., Future[Any]], **arguments: Any) -> Any:
-        try:
-            return self._wait_for(function(**arguments))
-        except Exception as error:
-            raise _failed(what, error) from error
-
-    def _stream(
-        self,
-        what: str,
-        function: Callable[..., Any],
-        *,
-        on_event: Callable[[Any], None],
-        on_unreadable: Callable[[], None] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        def error(reason: Exception) -> bool:
-            if on_unreadable and isinstance(reason, DeserializeError):
-                on_unreadable()
-            else:
-                logger.warning("cannot %s any more: %s", what, describe(reason))
-            return False  # True or None would close the stream
-
+    def _stream(self, new_operation: Callable[[Any], Any], events: _Events, request: Any) -> Any:
         operation = None
         try:
-            future, operation = function(
-                on_stream_event=on_event, on_stream_error=error, on_stream_closed=_closed, **arguments
-            )
-            self._wait_for(future)
+            operation = new_operation(events)
+            answer = operation.get_response()
+            operation.activate(request).add_done_callback(partial(_fail_with, answer))
+            self._wait_for(answer)
         except Exception as failure:
             if operation is not None:
                 operation.close()  # a nucleus that is only late would go on to send events
-            raise _failed(what, failure) from failure
+            raise _failed(events.what, failure) from failure
         return operation
 
 
-def _closed() -> None:
-    """The SDK's closed callback is unreliable (its guard is inverted); the loss is learnt from the connection."""
+class _Events(StreamResponseHandler):
+    """Hands the events of a subscription on; the SDK calls it on its network thread.
+
+    Its `on_stream_closed` is left alone: the loss of a connection is learnt from the connection.
+    """
+
+    def __init__(
+        self, what: str, on_event: Callable[[Any], None], on_unreadable: Callable[[], None] | None = None
+    ) -> None:
+        self.what = what
+        self._on_event = on_event
+        self._on_unreadable = on_unreadable
+
+    def on_stream_event(self, event: Any) -> None:
+        self._on_event(event)
+
+    def on_stream_error(self, error: Exception) -> bool:
+        if self._on_unreadable and isinstance(error, DeserializeError):
+            self._on_unreadable()
+        else:
+            logger.warning("cannot %s any more: %s", self.what, describe(error))
+        return False  # True or None would close the stream
+
+
+def _ask(new_operation: Callable[[], Any], request: Any) -> Future[Any]:
+    """Send a request that has one answer, and close its stream behind it.
+
+    Classic closes it with its answer. Nucleus lite leaves it open, and each open stream costs the SDK some 5 kB for as long
+    as the connection lives: 2 MiB a second at 200 readings a second.
+
+    Returns:
+        The answer; what fails at once arrives through it like any later failure.
+    """
+    try:
+        operation = new_operation()
+        written = operation.activate(request)
+    except Exception as error:  # noqa: BLE001 - the SDK raises errors of many types when the connection is gone
+        failed: Future[Any] = Future()
+        failed.set_exception(error)
+        return failed
+    answer: Future[Any] = operation.get_response()
+    # A future remembers its callbacks, and the operation its future: the list is emptied so that no cycle stays.
+    answer.add_done_callback(partial(_close, [operation]))
+    written.add_done_callback(partial(_fail_with, answer))
+    return answer
+
+
+def _close(operations: list[Any], _: Future[Any]) -> None:
+    operations.pop().close()
+
+
+def _fail_with(answer: Future[Any], written: Future[Any]) -> None:
+    """A request that could not be written has no answer to wait for."""
+    error = written.exception()
+    if error is not None:
+        with suppress(InvalidStateError):  # the connection has ended it already
+            answer.set_exception(error)
 
 
 _UNREADABLE = b"a message that the AWS IoT Device SDK cannot read, such as one nested too deeply"
@@ -376,16 +416,6 @@ def _json_bytes(message: Any) -> bytes:
         return json.dumps(message).encode()
     except (ValueError, RecursionError):
         return _UNREADABLE
-
-
-def _future(start: Callable[[], Future[Any]]) -> Future[Any]:
-    """A call whose immediate failure arrives through the future like any later one."""
-    try:
-        return start()
-    except Exception as error:  # noqa: BLE001 - the SDK raises errors of many types when the connection is gone
-        failed: Future[Any] = Future()
-        failed.set_exception(error)
-        return failed
 
 
 def describe(error: BaseException) -> str:
