@@ -1,0 +1,14 @@
+# Faults by chance, and endurance; a fragment of the Makefile.
+
+FAULTS_SCHEDULES ?= 300
+FAULTS_SEED ?= 1
+SOAK_SECONDS ?= 60
+export FAULTS_SCHEDULES FAULTS_SEED SOAK_SECONDS
+
+.PHONY: faults soak
+
+faults: $(READY)  ## FAULTS_SCHEDULES=300 random schedules of faults on both runtimes, from FAULTS_SEED=1 on
+	@PYTHONPATH=tests $(BIN)/python -m faults.campaign
+
+soak: $(READY)  ## SOAK_SECONDS=60 at 200 messages a second: latency, memory, accounting
+	@PYTHONPATH=tests $(BIN)/python -m faults.soak
