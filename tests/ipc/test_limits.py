@@ -190,5 +190,8 @@ def test_names_from_messages_break_no_topic_and_no_log_line(make_line: MakeLine)
         assert len(raw.topic.encode()) <= 256
         line.send_json({"equipment_id": name})
         assert line.errors.next()["equipment_id"] == name
+    line.nucleus.faults.drop_connections(NAME)
+    line.health.until(lambda health: health["counters"]["received"])
     log = line.log.read_text()
-    assert not any(name in log for name in names if len(name) > 3)
+    assert "DEBUG" in log
+    assert not any(name in log for name in [line.environment["SVCUID"], *names] if len(name) > 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -89,7 +90,8 @@ class Line:
     log: Path = field(default=Path())
 
     def __post_init__(self) -> None:
-        self.environment["PYTHONPATH"] = str(ROOT / "tests" / "support" / "device")
+        path = [str(ROOT / "tests" / "support" / "device"), self.environment.get("PYTHONPATH")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         self.log = self.work / "component.log"
         self.results = self.watch("ml/inference/result/#")
         self.errors = self.watch("ml/inference/error")
