@@ -226,14 +226,13 @@ class Component:
             while True:
                 self._supervise()
         except _ExitError as end:
-            # Asked to stop it waits for no answer any more, and what fails for that is no failure.
-            code = EXIT_STOPPED if self._asked_to_stop else end.code
-            if code:
-                logger.error("exit %d: %s", code, end)
+            if end.code and not self._asked_to_stop:
+                logger.error("exit %d: %s", end.code, end)
             else:
                 logger.info("stopping: %s", end)
             self._finish()
-            return code
+            # Asked to stop it waits for no answer any more, and what fails for that is no failure.
+            return EXIT_STOPPED if self._asked_to_stop else end.code
 
     # Events.
 

@@ -1,7 +1,8 @@
 """`make faults`: many random schedules of faults on both runtimes, each checked to the last reading.
 
 FAULTS_SCHEDULES is how many (300), FAULTS_SEED the first (1); a failing one is printed with what replays it. Several
-follow each other on the same process, as faults do on a device, until one of them ends it.
+follow each other on the same process, as faults do on a device, until one of them ends it. FAULTS_CYCLES is how many times
+(1000) a connection is lost and found again after that, with nothing left behind.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from faults.rig import Rig
 from faults.schedule import Schedule, draw
 from greengrass_sandbox.profiles import ProfileName
 
+LEFT_BEHIND_MIB = 2.0
+"""Growth of memory over the lost connections that still passes."""
 TOGETHER = 10
 """Schedules on one nucleus."""
 
@@ -33,11 +36,14 @@ def main() -> int:
     parser.add_argument("--profile", choices=get_args(ProfileName))
     parser.add_argument("--schedules", type=int, default=int(os.environ.get("FAULTS_SCHEDULES", "300")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FAULTS_SEED", "1")))
+    parser.add_argument("--cycles", type=int, default=int(os.environ.get("FAULTS_CYCLES", "1000")))
     parser.add_argument("--verbose", action="store_true", help="print each schedule")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.schedules)
     if options.profile is not None:
-        return asyncio.run(campaign(cast("ProfileName", options.profile), seeds, verbose=options.verbose))
+        profile = cast("ProfileName", options.profile)
+        failed = asyncio.run(campaign(profile, seeds, verbose=options.verbose))
+        return asyncio.run(lose_often(profile, options.cycles)) or failed
     children = [
         subprocess.Popen([sys.executable, "-m", "faults.campaign", "--profile", name, *sys.argv[1:]])
         for name in get_args(ProfileName)
@@ -55,7 +61,8 @@ async def campaign(profile: ProfileName, seeds: range, *, verbose: bool) -> int:
         left = left[played:]
         done = len(seeds) - len(left)
         say(f"{profile}: {done} of {len(seeds)} schedules, {failed} failed, {time.monotonic() - began:.0f} s")
-    say(f"{profile}: " + ", ".join(f"{count:,} {what}" for what, count in totals.items()))
+    if totals:
+        say(f"{profile}: " + ", ".join(f"{count:,} {what}" for what, count in totals.items()))
     return int(failed > 0)
 
 
@@ -90,6 +97,28 @@ async def play(
                 say(report(profile, seeds[:number], schedule, problems, rig.log))
                 return number, False
     return len(seeds), True
+
+
+async def lose_often(profile: ProfileName, cycles: int) -> int:
+    """Lose the connection very often; 0 if nothing of that is left behind."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+        async with Rig(Path(directory), profile) as rig:
+            await rig.lose_and_find(cycles // 10)
+            before = rig.footprint()
+            await rig.lose_and_find(cycles - cycles // 10)
+            after = rig.footprint()
+            problems = await rig.end()
+    growth = (after.memory - before.memory) / 2**20
+    say(
+        f"{profile}: {cycles} lost connections in {time.monotonic() - began:.0f} s: memory {growth:+.2f} MiB, file descriptors "
+        f"{before.descriptors} then {after.descriptors}, threads {before.threads} then {after.threads}"
+    )
+    if growth >= LEFT_BEHIND_MIB or (before.descriptors, before.threads) != (after.descriptors, after.threads):
+        problems.append("something is left behind")
+    for problem in problems:
+        say(f"FAILED on {profile}: {problem}")
+    return int(bool(problems))
 
 
 def report(profile: ProfileName, seeds: range, schedule: Schedule, problems: list[str], log: Path) -> str:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -56,13 +57,23 @@ LEFT_OPEN = 3
 """File descriptors and threads that may be more than at the first quiet moment: the SDK closes some a little later."""
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process holds: resident memory in bytes, file descriptors, threads."""
+
+    memory: int
+    descriptors: int
+    threads: int
+
+
 class Rig:
     """An asynchronous context manager; it runs between entering and leaving.
 
     Args:
-        directory: For everything that is written.
+        directory: For everything that is written; made if missing.
         profile: The runtime.
         timing: The component's.
+        trees: Of its models, a multiple of 12; more make it slower.
 
     Attributes:
         nucleus: The nucleus stand-in.
@@ -70,19 +81,27 @@ class Rig:
         process: The component.
     """
 
-    def __init__(self, directory: Path, profile: ProfileName, timing: Mapping[str, float] = TIMING) -> None:
+    def __init__(
+        self, directory: Path, profile: ProfileName, timing: Mapping[str, float] = TIMING, *, trees: int = 12
+    ) -> None:
+        directory.mkdir(exist_ok=True)
         self._directory = directory
         self._timing = dict(timing)
         self.nucleus = Nucleus(directory / "nucleus", profile)
         self._models = {
-            version: train_small(directory / "models" / version, version=version, seed=seed)
+            version: train_small(
+                directory / "models" / version,
+                version=version,
+                seed=seed,
+                parameters={"num_parallel_tree": trees // 12, "max_depth": 3 if trees == 12 else 6},
+            )
             for seed, version in enumerate(("1.0.0", "2.0.0"))
         }
         self._link = directory / "model"
         self._turn("1.0.0")
         self.books = Books(self._scores())
         self.process: asyncio.subprocess.Process | None = None
-        self._used: tuple[int, int] | None = None
+        self._used: Footprint | None = None
         self._random = Random()
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
@@ -108,7 +127,7 @@ class Rig:
         (self._directory / "work").mkdir()
         self._recipe = own_recipe(self._directory)
         self.nucleus.credentials(NAME, self._recipe)
-        await self._configure(BASE)
+        await self.configure(BASE)
         await self._start()
         deadline = time.monotonic() + RECOVERY_SECONDS
         while self.books.lives[0].health is None:
@@ -130,7 +149,7 @@ class Rig:
     async def play(self, schedule: Schedule) -> list[str]:
         """Let a schedule happen and everything come to rest; returns what was wrong."""
         self._random = Random(schedule.seed)
-        await self._configure(BASE | {"MaxQueue": schedule.queue})
+        await self.configure(BASE | {"MaxQueue": schedule.queue})
         self._sending = True
         self._tasks = [asyncio.create_task(self._send(schedule))]
         self._tasks += [
@@ -153,7 +172,7 @@ class Rig:
 
     async def _recover(self, schedule: Schedule) -> list[str]:
         """Wait until service is back and the books agree; returns what still does not."""
-        await self._configure(BASE)
+        await self.configure(BASE)
         deadline = time.monotonic() + RECOVERY_SECONDS
         first = len(self.books.sent)
         while not any(number >= first for number in self.books.lives[self.books.life].results):
@@ -177,12 +196,11 @@ class Rig:
             items.append(f"{len(connections)} connections, subscriptions to {topics}")
         if self.nucleus.iot_core.spooled:
             items.append("the nucleus's spool is not empty")
-        process = psutil.Process(self.process.pid) if self.process else None
-        if process and not items:
-            used = process.num_fds(), process.num_threads()
-            self._used = self._used or used
-            if max(now - before for now, before in zip(used, self._used, strict=True)) > LEFT_OPEN:
-                items.append(f"file descriptors and threads: {self._used} before, {used} now")
+        if not items:
+            now = self.footprint()
+            self._used = used = self._used or now
+            if now.descriptors - used.descriptors > LEFT_OPEN or now.threads - used.threads > LEFT_OPEN:
+                items.append(f"{now}, after {used}")
         return items
 
     async def look(self, schedule: Schedule) -> None:
@@ -202,6 +220,29 @@ class Rig:
                 message = tap._items.popleft()
                 if message.component == NAME:
                     take(message.json())
+
+    async def lose_and_find(self, times: int) -> None:
+        """Break the connection, and wait until the component is there again; so many times."""
+        for _ in range(times):
+            life = self.books.lives[self.books.life]
+            life.health = None
+            self.nucleus.faults.drop_connections(NAME)
+            deadline = time.monotonic() + RECOVERY_SECONDS
+            while life.health is None:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the component does not come back:\n{self.log.read_text()[-2000:]}")
+                await asyncio.sleep(0.005)
+                self._enter()
+
+    def stop_watching(self) -> None:
+        """Enter nothing more in the books."""
+        self._taps = []
+
+    def footprint(self) -> Footprint:
+        """What the component holds at the moment."""
+        assert self.process is not None
+        process = psutil.Process(self.process.pid)
+        return Footprint(process.memory_info().rss, process.num_fds(), process.num_threads())
 
     async def end(self) -> list[str]:
         """Stop the component; returns what was wrong with that, or with anything since the last schedule."""
@@ -368,7 +409,7 @@ class Rig:
     async def do_configure(self, **settings: Any) -> None:
         """Another configuration, right or wrong."""
         with contextlib.suppress(DeploymentError):  # refused, or not answered because of another fault
-            await self._configure(settings)
+            await self.configure(settings)
 
     async def do_swap_model(self) -> None:
         """Another model in the place of this one."""
@@ -402,7 +443,8 @@ class Rig:
         finally:
             self._ending = False
 
-    async def _configure(self, settings: dict[str, Any]) -> None:
+    async def configure(self, settings: dict[str, Any]) -> None:
+        """Change the configuration as a deployment does, again if nobody could validate it."""
         while True:
             try:
                 await self.nucleus.update_configuration(NAME, settings)
