@@ -216,6 +216,16 @@ def test_a_large_batch_is_split_and_its_parts_share_out_its_weight() -> None:
         assert [message.alarm for message in messages] == [False] * (len(messages) - 1) + [True]
 
 
+def test_a_part_that_is_just_full_has_room_for_its_id() -> None:
+    router = make(thing_name="core")
+    router._message_id = lambda: "0123456789abcdef-1000000"
+    for more in range(60):
+        items = [result("m" * more, index=0), *(result(index=index) for index in range(1, 60))]
+        messages, _ = router.cloud(Outcome(tuple(items), batch=True))
+        assert sum(len(read(message)["results"]) for message in messages) == 60
+        assert all(len(message.payload) <= payload_limit(message.topic) for message in messages)
+
+
 def test_a_result_that_is_too_large_loses_its_explanation_first_and_then_itself() -> None:
     explanation = tuple(Explanation("feature " * 30, 1.0, "unit", 1.0) for _ in range(40))
     router = make()
@@ -270,7 +280,7 @@ rejections = st.builds(
 topics = st.sampled_from(["out", "out/{equipmentId}", "{thingName}/{equipmentId}/" + "x" * 150])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(items=st.lists(results | rejections, min_size=1, max_size=30), batch=st.booleans(), mark=marks, topic=topics)
 def test_no_message_is_ever_larger_than_lite_carries_and_nothing_is_left_out(
     items: list[Result | Rejection], batch: bool, mark: str | int | None, topic: str
