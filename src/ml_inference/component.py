@@ -357,11 +357,11 @@ class Component:
             except CallFailedError as error:
                 # Optional: nucleus lite has none of the last two.
                 logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
+        if self._cloud is None:  # before anything can be scored for it
+            self._cloud = self._start_cloud()
         if self._worker:
             self._listen(session, self._configuration.input_topic)
         self._local.attach(session)
-        if self._cloud is None:
-            self._cloud = self._start_cloud()
         self._cloud.attach(session)
         if not first:
             logger.info("connected again after %.1f s", self._reconnect.lasted)
