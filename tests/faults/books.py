@@ -144,14 +144,15 @@ class Books:
         if life.health is None:
             return ["no health message"]
         counts, cloud, local = (life.health[key] for key in ("counters", "cloud", "local"))
+        suppressed = life.health.get("errors_suppressed", 0)  # nothing yet before a model is loaded
         delivered, arrived = self.closed + cloud["delivered"], len(self.cloud)
         # A process that was killed delivered more than it could tell.
         balance = delivered <= arrived if schedule.kills else delivered - arrived == self._settled
         items = {
             f"{counts['queued']} queued": counts["queued"] == 0,
             f"{counts['scored']} scored, {len(life.results)} results": counts["scored"] == len(life.results),
-            f"{counts['rejected']} rejected, {len(life.rejected)} errors, {life.health['errors_suppressed']} suppressed": (
-                counts["rejected"] == len(life.rejected) + life.health["errors_suppressed"]
+            f"{counts['rejected']} rejected, {len(life.rejected)} errors, {suppressed} suppressed": (
+                counts["rejected"] == len(life.rejected) + suppressed
             ),
             f"{cloud['waiting']} waiting": cloud["waiting"] == 0,
             f"{cloud['expired']} expired": cloud["expired"] == 0,
