@@ -148,8 +148,10 @@ def test_a_directory_that_is_replaced_file_by_file_is_taken_when_it_is_whole(
     directory.mkdir()
     for file in models["1.0.0"].iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
-    line = make_line(model=directory)
+    line = make_line(model=directory, HealthIntervalSeconds=1)
     (directory / "manifest.json").unlink()
+    line.health.here()
+    assert "model" not in line.health.take(2)[1]["problems"]  # it has looked several times
     (directory / "booster.ubj").write_bytes((models["2.0.0"] / "booster.ubj").read_bytes())
     line.send_json(NORMAL)
     assert line.results.next()["model"]["version"] == "1.0.0"
