@@ -109,8 +109,8 @@ def test_an_event_without_a_change_changes_nothing(line: Line) -> None:
         await nucleus.configuration_changed(NAME, [("Threshold",)] * 5)
 
     line.nucleus.call(tell_again)
-    line.configure(Threshold=0.8)
-    line.health.until(lambda health: health["model"]["threshold"] == 0.8)
+    in_force(line, Threshold=0.8)
+    line.finish()  # behind all events
     assert line.log.read_text().count("a new configuration is in force") == 2
 
 
