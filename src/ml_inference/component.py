@@ -191,8 +191,10 @@ class Component:
         self._worker: Worker | None = None
 
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load)
-        self._challenger = ModelSlot(self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load)
+        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load, monotonic)
+        self._challenger = ModelSlot(
+            self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load, monotonic
+        )
         self._model: Model | None = None
         self._model_problem: str | None = None
         self._challenger_problem: str | None = None

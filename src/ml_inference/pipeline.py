@@ -24,6 +24,7 @@ from ml_inference.messages import (
 )
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import ModelError
+from ml_inference.monitoring.drift import Drift, DriftReport
 from ml_inference.monitoring.states import MachineStates
 
 
@@ -69,10 +70,15 @@ class Pipeline:
         """The model that scores the next message."""
         return self._model
 
+    @property
+    def drift(self) -> DriftReport | None:
+        """How far the latest readings are from the model's training data; None before there are enough."""
+        return self._drift.report
+
     def swap(self, model: Model) -> None:
         """Score with another model from the next message on; machines keep their states."""
-        decoder = ReadingDecoder(model.manifest.features)
-        self._model, self._decoder = model, decoder
+        decoder, drift = ReadingDecoder(model.manifest.features), Drift(model.manifest.features)
+        self._model, self._decoder, self._drift = model, decoder, drift
 
     def judge_by(self, judgement: Judgement) -> None:
         """Judge by other rules from the next message on; machines keep their states."""
@@ -94,6 +100,8 @@ class Pipeline:
         """Score a message that is already taken apart."""
         readings = [item for item in decoded.items if isinstance(item, Reading)]
         scored = self._results(readings, decoded) if readings else []
+        for reading in readings:
+            self._drift.add(reading.values)
         results = iter(scored)
         items = tuple(next(results) if isinstance(item, Reading) else item for item in decoded.items)
         return Outcome(items=items, batch=decoded.batch, correlation_id=decoded.correlation_id)

@@ -10,10 +10,14 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from ml_inference.model.bundle import Model, load_model, load_verified
-from ml_inference.model.manifest import MANIFEST_FILE, ModelError
+from ml_inference.model.manifest import MANIFEST_FILE, ModelError, ModelUncheckedError
+
+RETRY_SECONDS = 900.0
+"""After which a model is tried again that could not be checked because the machine was too busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ class ModelSlot:
         executor: Runs one load at a time.
         loaded: Told of each load's outcome.
         load: Checks and loads a model directory.
+        monotonic: Seconds of a clock that never goes back.
     """
 
     def __init__(
@@ -72,10 +77,13 @@ class ModelSlot:
         executor: ThreadPoolExecutor,
         loaded: Callable[[Loaded], None],
         load: Callable[[Path, Sequence[str]], Model],
+        monotonic: Callable[[], float],
     ) -> None:
         self._executor = executor
         self._loaded = loaded
         self._load = load
+        self._monotonic = monotonic
+        self._retry_at = inf
         self._source: Source | None = None
         self._seen: tuple[object, ...] | None = None
 
@@ -91,20 +99,24 @@ class ModelSlot:
             self.look(first=True)
 
     def look(self, *, first: bool = False) -> None:
-        """Load again if the directory holds another model than at the last look."""
+        """Load again if the directory holds another model than at the last look, or one that could not be checked."""
         if self._source is None:
             return
         seen = fingerprint(self._source.directory)
         # A directory that is being replaced is missing for a moment; the next look finds it.
-        if not first and seen in (self._seen, None):
+        known = seen is None or (seen == self._seen and self._monotonic() < self._retry_at)
+        if known and not first:
             return
-        self._seen = seen
+        self._seen, self._retry_at = seen, inf
         self._executor.submit(self._work, self._source)
 
     def _work(self, source: Source) -> None:
         try:
             # A link may turn to another model at any moment; what it points to does not change.
             outcome = Loaded(source, self._load(source.directory.resolve(), source.trusted_keys), None)
+        except ModelUncheckedError as error:
+            self._retry_at = self._monotonic() + RETRY_SECONDS
+            outcome = Loaded(source, None, f"{error}; it is tried again in {RETRY_SECONDS / 60:g} minutes")
         except ModelError as error:
             outcome = Loaded(source, None, str(error))
         except Exception as error:

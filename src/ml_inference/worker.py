@@ -123,6 +123,8 @@ class Worker:
                 f"p{percent}": round(latencies[min(len(latencies) - 1, len(latencies) * percent // 100)] * 1000, 2)
                 for percent in (50, 99)
             }
+        if self._pipeline.drift:
+            message["drift"] = self._pipeline.drift.as_message()
         challenger = self._challenger
         if challenger:
             message["challenger"] = challenger[1].as_message()
@@ -158,7 +160,7 @@ class Worker:
             error = FieldError((), "internal_error", "the component could not process this message; see its log")
             outcome = Outcome((Rejection((error,), received=arrival.payload),))
             seconds = self._monotonic() - began
-            local, cloud, unwanted = self._route(outcome)
+            local, cloud, unwanted = self._router.errors(outcome), [], 0
         for message in local:
             self._publish(message)
         self._latencies.append(self._monotonic() - arrival.moment)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from ml_inference.model import manifest
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.model.manifest import ModelError
+from ml_inference.model.manifest import ModelError, ModelUncheckedError
 from ml_inference.rollout import (
+    RETRY_SECONDS,
     Loaded,
     ModelSlot,
     Source,
@@ -33,7 +35,8 @@ class Slot:
         self.told: list[Loaded] = []
         self.asked: list[tuple[Path, tuple[str, ...]]] = []
         self.threads: set[int] = set()
-        self.slot = ModelSlot(self.executor, self.told.append, self._load)
+        self.moment = 0.0
+        self.slot = ModelSlot(self.executor, self.told.append, self._load, lambda: self.moment)
 
     def _load(self, directory: Path, trusted_keys: Sequence[str]) -> Model:
         self.asked.append((directory, tuple(trusted_keys)))
@@ -155,6 +158,27 @@ def test_a_refused_model_is_not_tried_again_until_it_changes(
     assert slot.look() == [None, "1.0.0"]
 
 
+def test_a_model_that_the_machine_was_too_busy_to_check_is_tried_again_after_a_while(
+    slot: Slot, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = slot.slot._load
+
+    def too_busy(directory: Path, trusted_keys: Sequence[str]) -> Model:
+        raise ModelUncheckedError("booster: checking it took longer than 120 seconds")
+
+    monkeypatch.setattr(slot.slot, "_load", too_busy)
+    slot.slot.want(Source(models["1.0.0"]))
+    assert slot.versions() == [None]
+    assert slot.told[0].problem == "booster: checking it took longer than 120 seconds; it is tried again in 15 minutes"
+    monkeypatch.setattr(slot.slot, "_load", load)
+    slot.moment = RETRY_SECONDS - 0.1
+    assert slot.look() == [None]
+    slot.moment = RETRY_SECONDS
+    assert slot.look() == [None, "1.0.0"]
+    slot.moment = 3 * RETRY_SECONDS
+    assert slot.look() == [None, "1.0.0"]
+
+
 def test_an_error_of_ours_in_loading_is_a_reason_and_not_the_end(
     slot: Slot, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,7 +200,7 @@ def test_one_load_runs_at_a_time_and_the_asking_thread_does_not_wait(models: dic
         return load_model(directory, trusted_keys=trusted_keys)
 
     with ThreadPoolExecutor(1) as executor:
-        slots = [ModelSlot(executor, told.append, slow) for _ in range(2)]
+        slots = [ModelSlot(executor, told.append, slow, time.monotonic) for _ in range(2)]
         for slot, path in zip(slots, models.values(), strict=True):
             slot.want(Source(path))
         assert told == []

@@ -14,7 +14,9 @@ from ml_inference.intake import Intake
 from ml_inference.messages import Outcome
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.monitoring.counters import Counters, Counts
+from ml_inference.monitoring.drift import BLOCK_READINGS
 from ml_inference.pipeline import Judgement, Pipeline
+from ml_inference.rollout import artifact_model_directory
 from ml_inference.routing import Message, Router
 from ml_inference.worker import Worker
 from support.models import ABNORMAL, NORMAL, train_small
@@ -143,6 +145,28 @@ def test_an_error_of_ours_rejects_that_message_and_the_next_one_is_scored(
     assert bench.counters.snapshot() == Counts(received=3, scored=1, rejected=2)
     assert sum(message.weight for message in bench.cloud) == 1
     assert "2 messages met an internal error; the last" in caplog.text
+
+
+def test_not_even_a_router_that_always_fails_ends_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cloud(outcome: Outcome) -> tuple[list[Message], int]:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(bench.router, "cloud", cloud)
+    bench.worker.start()
+    bench.send(NORMAL, NORMAL)
+    assert [message["errors"][0]["type"] for message in bench.finish()] == ["internal_error"] * 2
+    assert bench.counters.snapshot() == Counts(received=2, rejected=2)
+
+
+def test_it_tells_how_far_the_readings_are_from_the_training_data() -> None:
+    bench = Bench(load_model(artifact_model_directory()))
+    bench.worker.start()
+    bench.send([NORMAL] * (BLOCK_READINGS - 1))
+    bench.send(NORMAL)
+    assert len(bench.finish()) > 1
+    drift = bench.worker.as_message()["drift"]
+    assert (drift["readings"], len(drift["largest"])) == (BLOCK_READINGS, 3)
+    assert drift["largest"][0]["psi"] > 1  # the same reading each time is nothing like a line
 
 
 def test_a_change_takes_effect_before_the_next_message_and_says_when(bench: Bench, tmp_path: Path) -> None:

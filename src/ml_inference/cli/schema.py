@@ -137,6 +137,25 @@ _HEALTH: JsonObject = {
         "problems": {"type": "object", "additionalProperties": {"type": "string"}},
         "errors_suppressed": _COUNT,
         "latency_ms": {"type": "object", "properties": {"p50": {"type": "number"}, "p99": {"type": "number"}}},
+        "drift": {
+            "type": "object",
+            "description": "the latest readings against the training data: the features that moved the most",
+            "properties": {
+                "readings": _COUNT,
+                "largest": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "feature": {"type": "string"},
+                            "psi": {"type": "number", "minimum": 0, "description": "population stability index"},
+                        },
+                        "required": ["feature", "psi"],
+                    },
+                },
+            },
+            "required": ["readings", "largest"],
+        },
         "challenger": {
             "type": "object",
             "description": "what a second model would have said of the same readings",

@@ -27,7 +27,15 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH",
 
 
 class IsolationError(Exception):
-    """The child did not live to answer; the message completes the sentence "opening it ..."."""
+    """The child did not live to answer; the message completes the sentence "opening it ...".
+
+    Attributes:
+        passing: Whether the reason may have been the machine, and not what was opened.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 def run_isolated(
@@ -62,13 +70,13 @@ def run_isolated(
             command, input=given, capture_output=True, timeout=seconds, check=False, env=environment, cwd="/"
         )
     except subprocess.TimeoutExpired:
-        raise IsolationError(f"took longer than {seconds:g} seconds") from None
+        raise IsolationError(f"took longer than {seconds:g} seconds", passing=True) from None
     if done.returncode == _OUT_OF_MEMORY or _says_bad_alloc(done):
         raise IsolationError(f"needed more than {memory_bytes // MEBIBYTE} MiB of memory")
     if done.returncode == -signal.SIGXCPU:
         raise IsolationError(f"took longer than {seconds:g} seconds")
     if done.returncode == -signal.SIGKILL:
-        raise IsolationError("was killed, most likely because the machine ran out of memory")
+        raise IsolationError("was killed, most likely because the machine ran out of memory", passing=True)
     if done.returncode < 0:
         raise IsolationError(f"crashed XGBoost ({signal.Signals(-done.returncode).name})")
     return done.returncode, done.stdout, done.stderr

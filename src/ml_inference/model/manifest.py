@@ -27,6 +27,10 @@ class ModelError(Exception):
     """A model directory that cannot be trusted to score; the message names the check and the reason."""
 
 
+class ModelUncheckedError(ModelError):
+    """The machine was too busy to finish a check; later it may hold."""
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

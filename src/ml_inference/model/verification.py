@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Discriminator, TypeAdapter, ValidationError
 
 from ml_inference.model.isolation import MEBIBYTE, IsolationError, run_isolated
-from ml_inference.model.manifest import Manifest, ModelError, parse_manifest, read_manifest_bytes
+from ml_inference.model.manifest import Manifest, ModelError, ModelUncheckedError, parse_manifest, read_manifest_bytes
 
 VERIFY_SECONDS = 120.0
 """Importing numpy and XGBoost from a slow card takes a gateway tens of seconds; the checks themselves take few."""
@@ -90,7 +90,8 @@ def verify_in_child(directory: Path, *, trusted_keys: Sequence[str] = (), second
         The manifest that was checked.
 
     Raises:
-        ModelError: A check failed, or the booster crashed, hung or filled the child.
+        ModelUncheckedError: The child took too long, or the machine had no memory for it.
+        ModelError: A check failed, or the booster crashed or filled the child.
     """
     directory = directory.resolve()
     # What needs no XGBoost is checked here: a wrong manifest is refused at once.
@@ -109,7 +110,8 @@ def verify_in_child(directory: Path, *, trusted_keys: Sequence[str] = (), second
             seconds=seconds,
         )
     except IsolationError as error:
-        raise ModelError(f"booster: checking it {error}") from error
+        kind = ModelUncheckedError if error.passing else ModelError
+        raise kind(f"booster: checking it {error}") from error
     try:
         verdict = _verdict.validate_json(answer)
     except ValidationError as error:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from ml_inference.model.manifest import Feature, Histogram
+from ml_inference.model.writer import HISTOGRAM_BINS, with_histograms
+from ml_inference.monitoring.drift import BLOCK_READINGS, BLOCK_VALUES, WINDOW_READINGS, Drift, DriftReport
+
+NAMES = ("steady", "moving")
+
+
+def readings(moving: float, count: int = WINDOW_READINGS, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal((20.0, moving), (2.0, 1.0), (count, 2))
+
+
+TRAINING = readings(5.0, 20_000, seed=0)
+FEATURES = with_histograms([Feature(name=name) for name in NAMES], TRAINING)
+
+
+def play(drift: Drift, rows: np.ndarray) -> dict[str, float]:
+    for row in rows.tolist():
+        drift.add(tuple(row))
+    assert drift.report is not None
+    return dict(drift.report.features)
+
+
+def test_readings_like_those_of_the_training_do_not_drift() -> None:
+    indices = play(Drift(FEATURES), readings(5.0))
+    assert max(indices.values()) < 0.01
+
+
+def test_a_sensor_that_reads_half_a_deviation_more_is_named_first() -> None:
+    drift = Drift(FEATURES)
+    indices = play(drift, readings(5.5))
+    # Bins of equal content of the standard normal distribution, and their content after the shift.
+    edges = [
+        -math.inf,
+        *(NormalDist().inv_cdf(number / HISTOGRAM_BINS) for number in range(1, HISTOGRAM_BINS)),
+        math.inf,
+    ]
+    shifted = [NormalDist(0.5).cdf(b) - NormalDist(0.5).cdf(a) for a, b in pairwise(edges)]
+    exact = math.fsum((p - 1 / HISTOGRAM_BINS) * math.log(p * HISTOGRAM_BINS) for p in shifted)
+    assert indices["moving"] == pytest.approx(exact, rel=0.1)
+    assert indices["steady"] < 0.01
+    assert drift.report is not None
+    assert drift.report.as_message()["largest"][0] == {"feature": "moving", "psi": round(indices["moving"], 4)}
+
+
+def test_the_index_is_that_of_its_definition() -> None:
+    feature = Feature(name="switch", histogram=Histogram(edges=[-0.5, 0.5, 1.5], counts=[300, 700]))
+    halves = [[0.0]] * (BLOCK_READINGS // 2) + [[1.0]] * (BLOCK_READINGS // 2)
+    [index] = play(Drift([feature]), np.array(halves)).values()
+    # Of four bins: below, 0, 1 and above.
+    expected = [count / 1002 for count in (0.5, 300.5, 700.5, 0.5)]
+    actual = [count / 1002 for count in (0.5, 500.5, 500.5, 0.5)]
+    assert index == pytest.approx(
+        math.fsum((p - q) * math.log(p / q) for p, q in zip(actual, expected, strict=True)), rel=1e-12
+    )
+
+
+def test_the_last_edge_belongs_to_the_last_bin_and_what_lies_outside_counts_as_far_away() -> None:
+    feature = Feature(name="x", histogram=Histogram(edges=[0.0, 1.0, 2.0], counts=[500, 500]))
+    at_the_edges = [[0.0]] * 500 + [[2.0]] * 500
+    assert play(Drift([feature]), np.array(at_the_edges))["x"] == pytest.approx(0.0, abs=1e-12)
+    outside = [[0.5]] * 450 + [[1.5]] * 450 + [[-1.0]] * 50 + [[3.0]] * 50
+    assert play(Drift([feature]), np.array(outside))["x"] > 0.25
+
+
+def test_only_the_latest_readings_count() -> None:
+    drift = Drift(FEATURES)
+    play(drift, readings(9.0))
+    indices = play(drift, readings(5.0))
+    assert max(indices.values()) < 0.01
+    assert drift.report is not None
+    assert drift.report.readings == WINDOW_READINGS
+
+
+def test_of_few_readings_it_says_nothing() -> None:
+    drift = Drift(FEATURES)
+    for _ in range(BLOCK_READINGS - 1):
+        drift.add((20.0, 5.0))
+    assert drift.report is None
+    drift.add((20.0, 5.0))
+    assert drift.report is not None
+    assert drift.report.readings == BLOCK_READINGS
+
+
+def test_features_without_a_histogram_are_left_out() -> None:
+    drift = Drift([Feature(name="unknown"), FEATURES[1]])
+    assert play(drift, TRAINING[:BLOCK_READINGS]).keys() == {"moving"}
+    nothing = Drift([Feature(name="unknown")])
+    for _ in range(2 * BLOCK_READINGS):
+        nothing.add((1.0,))
+    assert nothing.report is None
+    assert not nothing._rows
+
+
+def test_a_model_of_very_many_features_keeps_no_more_values_waiting() -> None:
+    width = 2_000
+    features = [Feature(name=f"f{number}", histogram=Histogram(edges=[0, 1], counts=[1])) for number in range(width)]
+    drift = Drift(features)
+    row, most = (0.5,) * width, 0
+    for _ in range(BLOCK_READINGS):
+        drift.add(row)
+        most = max(most, len(drift._rows))
+    assert most * width <= BLOCK_VALUES
+    assert drift.report is not None
+    assert drift.report.readings == BLOCK_READINGS
+
+
+def test_the_message_names_the_three_that_moved_the_most() -> None:
+    report = DriftReport(10_000, (("a", 0.4), ("b", 0.3), ("c", 0.2), ("d", 0.1)))
+    message = report.as_message()
+    assert (message["readings"], [entry["feature"] for entry in message["largest"]]) == (10_000, ["a", "b", "c"])
