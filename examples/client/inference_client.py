@@ -17,13 +17,12 @@ It needs `awsiotsdk`, and in the recipe of the component that asks:
           operations: ["aws.greengrass#SubscribeToTopic"]
           resources: ["ml/inference/result", "ml/inference/error"]
 
-Any number of threads may ask at once. A connection that is lost does not come back by itself: when `predict` raises anything
-but `RejectedError` again and again, end the process with a code other than 0, and the nucleus starts it with a new connection.
+Any number of threads may ask at once. A connection that is lost does not come back by itself, and is noticed at the next question: it
+raises `ConnectionError`. Then end the process with a code other than 0, and the nucleus starts it again.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import sys
 import time
@@ -34,11 +33,20 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
-from awsiot.greengrasscoreipc.model import BinaryMessage, PublishMessage, SubscriptionResponseMessage
+import awsiot.greengrasscoreipc
+from awsiot.greengrasscoreipc.client import SubscribeToTopicStreamHandler
+from awsiot.greengrasscoreipc.model import (
+    BinaryMessage,
+    PublishMessage,
+    PublishToTopicRequest,
+    SubscribeToTopicRequest,
+    SubscriptionResponseMessage,
+)
 
 LARGEST_REQUEST = 7_000
 """Bytes that nucleus lite carries in one message."""
+CALL_SECONDS = 10.0
+"""The SDK itself would wait for the nucleus without limit."""
 
 
 class RejectedError(Exception):
@@ -72,10 +80,12 @@ class InferenceClient:
         # Others ask, too, and their answers come on the same topics.
         self._prefix, self._numbers = uuid.uuid4().hex, count()
         self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
-        # Without an executor events come on the SDK's only thread: in order, and `_heard` must not wait.
-        self._ipc = GreengrassCoreIPCClientV2(executor=None)
+        # Not the SDK's second client: it hides the operation, which `_publish` has to close.
+        self._ipc = awsiot.greengrasscoreipc.connect(timeout=CALL_SECONDS)
         for topic in (result, error):
-            self._ipc.subscribe_to_topic(topic=topic, on_stream_event=self._heard, on_stream_error=lambda _: False)
+            operation = self._ipc.new_subscribe_to_topic(_Handler(self._heard))
+            operation.activate(SubscribeToTopicRequest(topic=topic)).result(CALL_SECONDS)
+            operation.get_response().result(CALL_SECONDS)
 
     def predict(self, reading: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:
         """The result for one reading.
@@ -87,10 +97,11 @@ class InferenceClient:
         Raises:
             RejectedError: The reading is refused.
             TimeoutError: No answer came; the component may be starting.
+            ConnectionError: The nucleus cannot be asked.
             ValueError: The reading is too large for nucleus lite.
         """
         with self._question(timeout) as (mark, next_answer):
-            self._publish(dict(reading) | {"correlation_id": mark}, timeout)
+            self._publish(dict(reading) | {"correlation_id": mark})
             answer = next_answer()
         if "errors" in answer:
             raise RejectedError(answer["errors"])
@@ -106,11 +117,12 @@ class InferenceClient:
         Raises:
             RejectedError: The whole batch is refused.
             TimeoutError: Not all of the answer came.
+            ConnectionError: The nucleus cannot be asked.
             ValueError: The batch is too large for nucleus lite.
         """
         results: dict[int, dict[str, Any]] = {}
         with self._question(timeout) as (mark, next_answer):
-            self._publish({"readings": list(readings), "correlation_id": mark}, timeout)
+            self._publish({"readings": list(readings), "correlation_id": mark})
             while len(results) < len(readings):  # a long answer comes in parts
                 answer = next_answer()
                 if "results" in answer:
@@ -141,16 +153,23 @@ class InferenceClient:
         finally:
             del self._waiting[mark]
 
-    def _publish(self, document: Any, timeout: float) -> None:
+    def _publish(self, document: Any) -> None:
         payload = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         if len(payload) > LARGEST_REQUEST:
             raise ValueError(f"{len(payload)} bytes are more than the {LARGEST_REQUEST} that nucleus lite carries")
-        # Binary, because nucleus lite loses a JSON message with more than 23 keys. The synchronous form waits without limit.
+        # Binary, because nucleus lite loses a JSON message with more than 23 keys.
         message = PublishMessage(binary_message=BinaryMessage(message=payload))
+        operation = None
         try:
-            self._ipc.publish_to_topic_async(topic=self._request, publish_message=message).result(timeout)
-        except concurrent.futures.TimeoutError:  # before Python 3.11 not the other one of that name
-            raise TimeoutError("no answer from the nucleus") from None
+            operation = self._ipc.new_publish_to_topic()
+            operation.activate(PublishToTopicRequest(topic=self._request, publish_message=message)).result(CALL_SECONDS)
+            operation.get_response().result(CALL_SECONDS)
+        except Exception as error:
+            raise ConnectionError(f"the nucleus did not take the question: {error!r}") from error
+        finally:
+            # Nucleus lite leaves it open, and each one that is open costs some 5 kB for as long as the connection lives.
+            if operation is not None:
+                operation.close()
 
     def _heard(self, event: SubscriptionResponseMessage) -> None:
         binary = event.binary_message
@@ -159,6 +178,20 @@ class InferenceClient:
             self._waiting[message["correlation_id"]].put(message)
         except (ValueError, TypeError, KeyError):
             return  # somebody else's
+
+
+class _Handler(SubscribeToTopicStreamHandler):
+    """Is called on the SDK's only thread: events come in order, and `heard` must not wait."""
+
+    def __init__(self, heard: Callable[[SubscriptionResponseMessage], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def on_stream_event(self, event: Any) -> None:
+        self._heard(event)
+
+    def on_stream_error(self, error: Exception) -> bool:  # noqa: ARG002 - the SDK's signature
+        return False  # anything else closes the stream
 
 
 def main() -> int:

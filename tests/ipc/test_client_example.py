@@ -98,3 +98,12 @@ def test_a_batch_that_is_too_large_for_nucleus_lite_is_not_sent(line: Line, aske
     assert code == 1
     assert "ValueError" in errors.splitlines()[-1]
     assert "nucleus lite carries" in errors
+
+
+def test_a_lost_connection_is_an_error_at_the_next_question(line: Line, asker: Asker) -> None:
+    assert "score" in asker.ask(NORMAL)
+    line.nucleus.faults.drop_connections("com.example.Asks")
+    assert asker.ask(NORMAL) is None
+    code, errors = asker.end()
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("ConnectionError: the nucleus did not take the question")
