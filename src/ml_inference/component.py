@@ -72,7 +72,7 @@ class Timing:
         model_poll: Between looks at the model directories.
         stall: Without any answer, while calls wait for one, after which the connection counts as lost.
         silence: Without a message, after which the subscription has to prove that it is alive.
-        patience: For that proof.
+        patience: For that proof, once the nucleus has taken what has to come back.
         cloud: Without an answer to a message for the cloud, after which it counts as refused.
         defer: For which a deployment is put off while the queue drains.
         longest_defer: For which it is put off in all.
@@ -88,8 +88,8 @@ class Timing:
     configuration_poll: float = 30.0
     model_poll: float = 2.0
     stall: float = 30.0
-    silence: float = 30.0
-    patience: float = 10.0
+    silence: float = 5.0
+    patience: float = 2.0
     cloud: float = ANSWER_SECONDS
     defer: float = 1.0
     longest_defer: float = 10.0

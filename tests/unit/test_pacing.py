@@ -11,6 +11,9 @@ from ml_inference.monitoring.pacing import (
     BURST,
     FIRST_PAUSE,
     FIRST_RATE,
+    GROWTH,
+    KEPT,
+    KEPT_AGAIN,
     LONGEST_PAUSE,
     MAXIMUM_RATE,
     MINIMUM_RATE,
@@ -68,17 +71,54 @@ def test_a_long_silence_does_not_add_to_the_burst(pacer: Pacer, clock: Clock) ->
     assert pacer.wait() == pytest.approx(1 / FIRST_RATE)
 
 
-def test_each_success_makes_it_faster_up_to_a_limit(pacer: Pacer) -> None:
-    pacer.succeeded()
-    assert pacer.rate == FIRST_RATE + 1
-    for _ in range(3_000):
+def play(pacer: Pacer, clock: Clock, seconds: float, *, limit: float = inf) -> None:
+    """Send as fast as it lets, and not faster than a limit; each message is taken."""
+    until, free = clock.moment + seconds, clock.moment
+    while clock.moment < until:
+        clock.moment = max(clock.moment + pacer.wait() + 1e-9, free)
+        free = clock.moment + 1 / limit
+        pacer.sent()
         pacer.succeeded()
+
+
+def test_it_grows_with_the_cube_of_time_up_to_a_limit(pacer: Pacer, clock: Clock) -> None:
+    play(pacer, clock, 2.0)
+    assert pacer.rate == pytest.approx(FIRST_RATE + GROWTH * 2**3, rel=0.1)
+    play(pacer, clock, 10.0)
     assert pacer.rate == MAXIMUM_RATE
 
 
-def test_a_refusal_halves_the_rate_down_to_a_limit(pacer: Pacer, clock: Clock) -> None:
+def test_a_pace_that_nobody_uses_does_not_grow(pacer: Pacer, clock: Clock) -> None:
+    play(pacer, clock, 100.0, limit=FIRST_RATE / 2)
+    assert pacer.rate == FIRST_RATE
+    clock.moment += 3_600
+    for _ in range(int(BURST) + 1):
+        go(pacer, clock)
+        pacer.succeeded()
+    assert pacer.rate < FIRST_RATE + 1
+
+
+def test_after_one_refusal_it_is_soon_back_where_it_was_refused_and_stays_there_for_a_while(
+    pacer: Pacer, clock: Clock
+) -> None:
+    play(pacer, clock, 2.0)
+    refused_at = pacer.rate
     pacer.refused()
-    assert pacer.rate == FIRST_RATE / 2
+    assert pacer.rate == pytest.approx(KEPT * refused_at)
+    back = (refused_at * (1 - KEPT) / GROWTH) ** (1 / 3)
+    play(pacer, clock, back)
+    assert pacer.rate == pytest.approx(refused_at, rel=0.01)
+    play(pacer, clock, back / 2)
+    assert pacer.rate == pytest.approx(refused_at, rel=0.01)
+    play(pacer, clock, 2 * back)
+    assert pacer.rate > 1.1 * refused_at
+
+
+def test_each_further_refusal_in_a_row_takes_more_down_to_a_limit(pacer: Pacer, clock: Clock) -> None:
+    pacer.refused()
+    go(pacer, clock)
+    pacer.refused()
+    assert pacer.rate == pytest.approx(FIRST_RATE * KEPT * KEPT_AGAIN)
     for _ in range(10):
         clock.moment += 100
         pacer.refused()
@@ -86,11 +126,11 @@ def test_a_refusal_halves_the_rate_down_to_a_limit(pacer: Pacer, clock: Clock) -
 
 
 def test_refusals_of_what_was_on_its_way_count_once(pacer: Pacer) -> None:
-    for _ in range(8):
+    for _ in range(int(BURST) - 1):
         pacer.sent()
-    for _ in range(8):
+    for _ in range(int(BURST) - 1):
         pacer.refused()
-    assert pacer.rate == FIRST_RATE / 2
+    assert pacer.rate == FIRST_RATE * KEPT
     assert pacer.wait() == pytest.approx(FIRST_PAUSE)
 
 
@@ -106,11 +146,11 @@ def test_the_pause_doubles_while_nothing_goes_through_and_ends_with_the_first_su
     pacer: Pacer, clock: Clock
 ) -> None:
     pauses = []
-    for _ in range(13):
+    for _ in range(15):
         pacer.refused()
         pauses.append(pacer.wait())
         go(pacer, clock)
-    assert pauses == pytest.approx([min(LONGEST_PAUSE, FIRST_PAUSE * 2**number) for number in range(13)])
+    assert pauses == pytest.approx([min(LONGEST_PAUSE, FIRST_PAUSE * 2**number) for number in range(15)])
     pacer.succeeded()
     assert not pacer.offline
     pacer.refused()
@@ -140,7 +180,7 @@ def test_pauses_of_many_devices_differ(clock: Clock) -> None:
 
 
 def test_something_new_ends_a_pause_and_a_wait_for_an_answer(pacer: Pacer, clock: Clock) -> None:
-    for _ in range(10):
+    for _ in range(13):
         clock.moment += 100
         pacer.refused()
     assert pacer.wait() > 20

@@ -1,8 +1,8 @@
 """Listens on the input topic, and notices when nothing comes because nothing can.
 
-On nucleus lite a JSON message with more than 23 keys kills every subscription that matches its topic, without a word to
-anybody. So after a silence the listener says something on the topic itself and must hear it; if it does not, it
-subscribes again. Messages on the line are proof enough: then it says nothing.
+On nucleus lite a JSON message with more than 23 keys kills every subscription that matches its topic, and a restart of
+its ggpubsubd kills all, without a word to anybody. So after a silence the listener says something on the topic itself and
+must hear it; if it does not, it subscribes again. Messages on the line are proof enough: then it says nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from awsiot.greengrasscoreipc.model import UnauthorizedError
 
-from ml_inference.greengrass.session import Session, Subscription
+from ml_inference.greengrass.session import CALL_TIMEOUT, Session, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ class Listener:
         on_message: Called with each message's bytes on the SDK's thread; must only enqueue.
         monotonic: Seconds of a clock that never goes back.
         silence: Seconds without a message after which the subscription has to prove that it is alive.
-        patience: Seconds within which a heartbeat must come back.
+        patience: Seconds within which a heartbeat must come back, once the nucleus has taken it: one that is stalled takes
+            it late.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Listener:
         self._subscription: Subscription | None = None
         self._heard = monotonic()
         self._sent: float | None = None
+        self._taken: float | None = None
         self._refused = False
         self.revived = 0
 
@@ -104,7 +106,7 @@ class Listener:
                 self._send_heartbeat(session, subscription.topic, moment)
         elif self._heard >= self._sent:
             self._sent = None
-        elif moment - self._sent > self._patience:
+        elif moment > (self._sent + CALL_TIMEOUT if self._taken is None else self._taken + self._patience):
             self.revived += 1
             logger.warning("the subscription to %s has died in silence; subscribing again", subscription.topic)
             self.listen(session, subscription.topic)
@@ -116,10 +118,13 @@ class Listener:
 
     def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
         topic = "/".join("heartbeat" if level in ("+", "#") else level for level in subscribed.split("/"))
-        self._sent = moment
+        self._sent, self._taken = moment, None
 
         def answered(done: Future[Any]) -> None:
-            if isinstance(done.exception(), UnauthorizedError):
+            error = done.exception()
+            if error is None:
+                self._taken = self._monotonic()
+            elif isinstance(error, UnauthorizedError):
                 self._refused = True
                 logger.warning("cannot watch over the subscription: accessControl forbids publishing to %s", topic)
 
