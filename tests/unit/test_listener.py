@@ -29,9 +29,16 @@ class Subscribing(FakeSession):
         super().__init__()
         self.subscriptions: list[FakeSubscription] = []
 
-    def subscribe(self, topic: str, on_payload: Callable[[bytes], None]) -> FakeSubscription:
+    def subscribe(
+        self, topic: str, on_payload: Callable[[bytes], None], on_begin: Callable[[], None]
+    ) -> FakeSubscription:
         self.subscriptions.append(FakeSubscription(topic, on_payload))
+        on_begin()
+        self.between()
         return self.subscriptions[-1]
+
+    def between(self) -> None:
+        """What comes after the nucleus has answered, and before the caller goes on."""
 
 
 class Bench:
@@ -132,8 +139,20 @@ def test_a_message_that_two_subscriptions_get_counts_once(bench: Bench) -> None:
     assert bench.heard == [b"{}"]
 
 
+def test_a_message_that_comes_right_behind_the_answer_is_heard_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def message_to_both() -> None:
+        for subscription in bench.session.subscriptions:
+            subscription.hear(b"{}")
+
+    monkeypatch.setattr(bench.session, "between", message_to_both)
+    bench.listener.listen(cast("Session", bench.session), TOPIC)
+    assert bench.heard == [b"{}"]
+
+
 def test_a_refused_topic_leaves_the_one_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(topic: str, on_payload: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise FORBIDDEN
 
     monkeypatch.setattr(bench.session, "subscribe", refuse)

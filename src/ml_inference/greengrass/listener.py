@@ -47,6 +47,7 @@ class Listener:
         self._heartbeat = b'{"heartbeat":"%s"}' % uuid.uuid4().hex.encode()
         self._session: Session | None = None
         self._subscription: Subscription | None = None
+        self._stream: object = None
         self._heard = monotonic()
         self._sent: float | None = None
         self._taken: float | None = None
@@ -59,17 +60,19 @@ class Listener:
         Raises:
             CallFailedError: The nucleus refuses; the one before stays.
         """
-        mine: list[Subscription] = []
+        stream = object()
         self._session = session
 
+        def begin() -> None:
+            # From now on both this subscription and the one before may get a message; it counts once.
+            self._stream = stream
+
         def on_payload(payload: bytes) -> None:
-            # While one subscription follows another both may get the same message; it counts once. A session that was given
-            # up may go on for a moment.
-            if self._session is session and (self._subscription is None or self._subscription in mine):
+            # A session that was given up may go on for a moment.
+            if self._session is session and self._stream is stream:
                 self._received(payload)
 
-        subscription = session.subscribe(topic, on_payload)
-        mine.append(subscription)
+        subscription = session.subscribe(topic, on_payload, begin)
         before, self._subscription = self._subscription, subscription
         self._heard = self._monotonic()
         self._sent = None

@@ -210,12 +210,15 @@ class Session:
         request = ipc.PublishToIoTCoreRequest(topic_name=topic, qos=str(qos), payload=payload)
         return _ask(self._client.new_publish_to_iot_core, request)
 
-    def subscribe(self, topic: str, on_payload: Callable[[bytes], None]) -> Subscription:
+    def subscribe(
+        self, topic: str, on_payload: Callable[[bytes], None], on_begin: Callable[[], None] = lambda: None
+    ) -> Subscription:
         """Subscribe to a local topic.
 
         Args:
             topic: MQTT filter.
             on_payload: Called on the network thread with each message as JSON bytes; must only enqueue.
+            on_begin: Called on the network thread before the first message can come.
 
         Raises:
             CallFailedError: The nucleus refuses (the topic is not in the recipe's accessControl), or does not answer.
@@ -230,7 +233,7 @@ class Session:
         # Classic does not give a wildcard subscriber its own messages unless asked, and the heartbeat is one.
         request = ipc.SubscribeToTopicRequest(topic=topic, receive_mode=ipc.ReceiveMode.RECEIVE_ALL_MESSAGES)
         events = _Events(f"subscribe to {topic!r}", event, on_unreadable=lambda: on_payload(_UNREADABLE))
-        return Subscription(topic, self._stream(self._client.new_subscribe_to_topic, events, request))
+        return Subscription(topic, self._stream(self._client.new_subscribe_to_topic, events, request, on_begin))
 
     def configuration(self) -> dict[str, Any]:
         """The component's whole configuration tree.
@@ -334,11 +337,18 @@ class Session:
         except Exception as error:  # noqa: BLE001 - the reason why it was lost already; nothing is left to do
             logger.debug("IPC connection closed: %r", error)
 
-    def _stream(self, new_operation: Callable[[Any], Any], events: _Events, request: Any) -> Any:
+    def _stream(
+        self,
+        new_operation: Callable[[Any], Any],
+        events: _Events,
+        request: Any,
+        on_begin: Callable[[], None] = lambda: None,
+    ) -> Any:
         operation = None
         try:
             operation = new_operation(events)
             answer = operation.get_response()
+            answer.add_done_callback(lambda done: None if done.exception() else on_begin())
             operation.activate(request).add_done_callback(partial(_fail_with, answer))
             self._wait_for(answer)
         except Exception as failure:
