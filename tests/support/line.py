@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from greengrass_sandbox.nucleus import Nucleus
 from greengrass_sandbox.topics import Message, Tap
 from ml_inference.greengrass.local import WINDOW
 from support.models import NORMAL
+from support.nursery import Child, Nursery
 
 ROOT = Path(__file__).parents[2]
 NAME = "com.example.MLInference"
@@ -38,6 +40,13 @@ def own_recipe(directory: Path) -> Path:
     path = directory / "recipe.yaml"
     path.write_text(text)
     return path
+
+
+@cache
+def nursery() -> Nursery:
+    """This process's; scikit-learn stays away from it, as it does from a device."""
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests" / "support" / "device"), os.environ.get("PYTHONPATH")]))
+    return Nursery({**os.environ, "PYTHONPATH": path})
 
 
 class Watch:
@@ -86,7 +95,7 @@ class Line:
     model: Path
     work: Path
     environment: dict[str, str]
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[str] | Child | None = None
     log: Path = field(default=Path())
 
     def __post_init__(self) -> None:
@@ -115,25 +124,30 @@ class Line:
         """Start the component and wait until it listens.
 
         Args:
-            command: What to run instead of the quick component.
+            command: What to run instead of the quick component, in a Python of its own.
             timing: Fields of the component's `Timing`, beside `QUICK`.
             wait: Whether to wait.
             child: Whether models are checked in a child process first, as they are in production.
             choose_model: Whether the line's model wins over the nucleus's configuration.
             settings: Configuration that wins over the nucleus's.
         """
-        if command is None:
-            quick = Path(__file__).with_name("quick_component.py")
-            command = (str(quick), json.dumps({**QUICK, **(timing or {})}), *["--child"][:child])
-        arguments = [sys.executable, *command]
         if choose_model:
             settings = {"ModelDirectory": str(self.model), **settings}
-        for key, value in settings.items():
-            arguments += ["--set", f"{key}={json.dumps(value)}"]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                arguments, env=self.environment, cwd=self.work, stdout=log, stderr=subprocess.STDOUT, text=True
-            )
+        chosen = [text for key, value in settings.items() for text in ("--set", f"{key}={json.dumps(value)}")]
+        self.log.touch()
+        if command is None:
+            quick = [json.dumps({**QUICK, **(timing or {})}), *["--child"][:child]]
+            self.process = nursery().start([*quick, *chosen], self.environment, self.work, self.log)
+        else:
+            with self.log.open("a") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, *command, *chosen],
+                    env=self.environment,
+                    cwd=self.work,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
         if wait:
             self.health.until(lambda health: health["state"] == "running")
 
