@@ -26,8 +26,9 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: $(READY)  ## the whole line on this machine: simulator, component, nucleus stand-in, live view
 	@$(BIN)/ml-inference demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
+# Two more workers than cores, since tests wait for processes.
 test: $(READY)  ## all tests
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile
 
 lint: $(READY)  ## ruff and mypy --strict
 	@$(BIN)/ruff check .

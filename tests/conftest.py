@@ -14,6 +14,13 @@ from ml_inference.model.bundle import Model, load_model
 from support.models import train_small
 
 
+@pytest.fixture
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts find no scikit-learn, which XGBoost would import: half a second for each."""
+    stub = Path(__file__).parent / "support" / "device"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(stub), os.environ.get("PYTHONPATH")])))
+
+
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model."""

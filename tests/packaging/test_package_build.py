@@ -19,6 +19,8 @@ from ml_inference.packaging.request import Report, Request
 from ml_inference.pipeline import Pipeline
 from support.damage import edit_manifest
 
+pytestmark = pytest.mark.usefixtures("as_on_a_device")
+
 DATA = Path(__file__).parent / "data"
 REGRESSION = DATA / "regression-1.6.2.json"
 TABLE = DATA / "regression-1.6.2.csv"

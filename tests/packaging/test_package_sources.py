@@ -9,6 +9,8 @@ from ml_inference.packaging import sources
 from ml_inference.packaging.errors import PackagingError
 from ml_inference.packaging.sources import local_file
 
+pytestmark = pytest.mark.usefixtures("as_on_a_device")
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

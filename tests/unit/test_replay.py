@@ -11,6 +11,8 @@ from ml_inference.pipeline import Judgement, Pipeline
 from ml_inference.replay import compare, score_table
 from support.models import ABNORMAL, NORMAL, train_small
 
+pytestmark = pytest.mark.usefixtures("as_on_a_device")
+
 
 def lines(path: Path, *documents: Any) -> Path:
     path.write_text("".join((item if isinstance(item, str) else json.dumps(item)) + "\n" for item in documents))

@@ -11,6 +11,8 @@ from ml_inference.model.manifest import ModelError, ModelUncheckedError, read_ma
 from ml_inference.model.verification import verify_in_child
 from support.damage import copy_of, crashing, edit_manifest, filling, replace_booster
 
+pytestmark = pytest.mark.usefixtures("as_on_a_device")
+
 
 @pytest.fixture
 def copied(model_directory: Path, tmp_path: Path) -> Path:
