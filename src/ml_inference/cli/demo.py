@@ -28,7 +28,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 30.0
+"""Longest wait for what is on its way: after an outage the component pauses for some seconds before it tries again."""
 START_SECONDS = 900.0
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -50,21 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seconds is not None and arguments.seconds <= 0:
         arguments.seconds = None
     console = Console()
-    books = Books()
-    with _terminated_like_interrupted(), Sandbox(root, arguments.profile, arguments.machines) as sandbox:
-        try:
-            view = _live(console, books) if console.is_terminal else _plain(console, books)
-            with view as show:
-                _play(sandbox, books, arguments, show)
-        except KeyboardInterrupt:
-            pass
-        except DemoError as error:
-            console.print(f"[red]demo: {error}[/red]", highlight=False)
-            return 1
-        try:
-            _settle(sandbox, books)
-        except KeyboardInterrupt:
-            console.print("interrupted while settling; the figures below are not final")
+    try:
+        with _terminated_like_interrupted(), Sandbox(root, arguments.profile, arguments.machines) as sandbox:
+            books = Books(simulator=sandbox.simulator)
+            with contextlib.suppress(KeyboardInterrupt):
+                view = _live(console, books) if console.is_terminal else _plain(console, books)
+                with view as show:
+                    _play(sandbox, books, arguments, show)
+            try:
+                if books.sent:
+                    _settle(sandbox, books)
+            except KeyboardInterrupt:
+                console.print("interrupted while settling; the figures below are not final")
+    except DemoError as error:
+        print(f"ml-inference demo: {error}", file=sys.stderr)
+        return 1
     console.print(books.summary(), highlight=False, soft_wrap=True)
     return 0 if books.lost == 0 and books.sent else 1
 
@@ -85,18 +86,29 @@ class Machine:
 
 @dataclass
 class Books:
-    """What went through the topics."""
+    """What went through the topics.
 
+    Attributes:
+        simulator: Name of the component whose readings count as sent.
+    """
+
+    simulator: str
     sent: int = 0
     scored: int = 0
     rejected: int = 0
-    cloud: int = 0
+    repeats: int = 0
     offline: bool = False
     machines: dict[str, Machine] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     last_error: str = ""
     last_cloud: str = ""
     note: str = ""
+    _in_cloud: set[str] = field(default_factory=set)
+
+    @property
+    def cloud(self) -> int:
+        """Results in the cloud; one that was delivered again, with the same `id`, counts once."""
+        return len(self._in_cloud)
 
     @property
     def open(self) -> int:
@@ -114,10 +126,11 @@ class Books:
         if kind == "error":
             raise DemoError(str(event.get("message")))
         if kind == "cloud" and isinstance(payload, dict):
-            self.cloud += 1
+            self.repeats += payload["id"] in self._in_cloud
+            self._in_cloud.add(payload["id"])
             self.last_cloud = f"{topic}  {json.dumps(payload)[:90]}…"
         elif kind == "local" and topic == "ml/inference/request":
-            self.sent += event.get("component") == SIMULATOR
+            self.sent += event.get("component") == self.simulator
         elif kind == "local" and isinstance(payload, dict):
             if topic == "ml/inference/result":
                 return self._result(payload)
@@ -161,11 +174,10 @@ class Books:
             ("published", self.cloud, "results in the cloud, on greengrass/ml/inference/sandbox-core"),
             ("lost", self.lost, "sent - scored - rejected, and scored - published"),
         ]
+        if self.repeats:
+            text = "delivered to the cloud again, with the same id: they may not have left before the outage"
+            rows.insert(4, ("repeated", self.repeats, text))
         return "\n".join(f"  {name:<10}{count:>6}  {text}" for name, count, text in rows)
-
-
-COMPONENT = "com.example.MLInference"
-SIMULATOR = "com.example.SensorSimulator"
 
 
 class Sandbox:
@@ -175,22 +187,24 @@ class Sandbox:
         root: The checkout.
         profile: `lite` or `classic`.
         machines: Number of cylinders.
+
+    Attributes:
+        simulator: The simulator's name.
+        simulator_build: What was built of it.
+
+    Raises:
+        DemoError: A component cannot be built.
     """
 
     def __init__(self, root: Path, profile: str, machines: int) -> None:
-        self._root = root
         self.simulator_build = root / "components" / "simulator" / "greengrass-build"
-        for project in (root, root / "components" / "simulator"):
-            build = [sys.executable, str(root / "scripts" / "build_component.py"), str(project)]
-            done = subprocess.run(build, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
-            if done.returncode:
-                raise SystemExit(f"ml-inference demo: {done.stderr.strip() or done.stdout.strip()}")
+        component, self.simulator = (_build(root, project) for project in (root, root / "components" / "simulator"))
         # One reading a second for each machine; a fault that takes hours on the line takes seconds here.
         story = {"Machines": machines, "Seed": 202, "FaultRate": 1.6, "Accelerate": 1800, "BadEvery": 25}
         self._command = [sys.executable, "-m", "greengrass_sandbox", "--json", "--profile", profile]
         self._command += ["--root", str(root / ".sandbox" / profile), "--deploy", str(root / "greengrass-build")]
-        self._command += ["--merge", f"{COMPONENT}={json.dumps({'HealthIntervalSeconds': 2, 'DebounceReadings': 3})}"]
-        self._command += ["--merge", f"{SIMULATOR}={json.dumps(story)}"]
+        self._command += ["--merge", f"{component}={json.dumps({'HealthIntervalSeconds': 2, 'DebounceReadings': 3})}"]
+        self._command += ["--merge", f"{self.simulator}={json.dumps(story)}"]
         self._command += ["--watch", "ml/inference/#", "--watch-cloud", "greengrass/ml/inference/#"]
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
@@ -203,7 +217,7 @@ class Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(DemoError):
             self.say("quit")
         try:
             self._process.wait(15)
@@ -212,10 +226,17 @@ class Sandbox:
             self._process.wait(15)
 
     def say(self, verb: str) -> None:
-        """Give the sandbox a verb."""
+        """Give the sandbox a verb.
+
+        Raises:
+            DemoError: It has ended.
+        """
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        self._process.stdin.write(verb + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(verb + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise DemoError("the nucleus stand-in has ended") from error
 
     def events(self, until: float) -> Iterator[dict[str, Any] | None]:
         """Events until a moment of the monotonic clock; None every half second without one."""
@@ -235,6 +256,16 @@ class Sandbox:
             with contextlib.suppress(ValueError):
                 self._events.put(json.loads(line))
         self._events.put(None)
+
+
+def _build(root: Path, project: Path) -> str:
+    """Build a component; returns its name, which `gdk-config.json` alone decides."""
+    build = [sys.executable, str(root / "scripts" / "build_component.py"), str(project)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    if done.returncode:
+        raise DemoError(done.stderr.strip() or done.stdout.strip())
+    (name,) = json.loads((project / "gdk-config.json").read_text(encoding="utf-8"))["component"]
+    return str(name)
 
 
 class _Show:
@@ -290,12 +321,12 @@ def _settle(sandbox: Sandbox, books: Books) -> None:
     if books.offline:
         sandbox.say("cloud online")
         books.offline = False
-    sandbox.say(f"stop {SIMULATOR}")
+    sandbox.say(f"stop {sandbox.simulator}")
     stopped = False
     for event in sandbox.events(time.monotonic() + SETTLE_SECONDS):
         if event is not None:
             books.take(event)
-            if event["event"] == "state" and event["component"] == SIMULATOR:
+            if event["event"] == "state" and event["component"] == sandbox.simulator:
                 stopped = event["state"] not in ("RUNNING", "STOPPING")
         elif stopped and books.lost == 0:
             return
