@@ -32,6 +32,8 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 """Largest message that is parsed. Classic passes more; a gateway's memory should not depend on what a sibling sends."""
 MAX_READINGS = 10_000
 """Most readings in one batch."""
+MAX_VALUE = 3.4028234663852886e38
+"""Largest finite float32, which is what a booster calculates with: beyond it a reading would be infinite to the model."""
 MAX_IDENTIFIER_CHARACTERS = 128
 """Longest `equipment_id`: it is part of topics, which end at 256 bytes."""
 MAX_CORRELATION_CHARACTERS = 256
@@ -310,7 +312,7 @@ class _Line(_Envelope):
 
 
 def reading_model(features: Sequence[Feature]) -> type[BaseModel]:
-    """The pydantic model of one reading: every feature a finite number within its physical limits, and the envelope.
+    """The pydantic model of one reading: every feature a finite float32 within its physical limits, and the envelope.
 
     Args:
         features: The model's inputs in column order.
@@ -319,16 +321,26 @@ def reading_model(features: Sequence[Feature]) -> type[BaseModel]:
         A class whose fields `f0`, `f1`, ... are the features in that order, under the users' names as aliases.
     """
     fields: dict[str, Any] = {
-        f"f{column}": (
-            Annotated[float, Field(strict=True, allow_inf_nan=False, ge=feature.minimum, le=feature.maximum)],
-            Field(alias=feature.name, description=feature.unit),
-        )
+        f"f{column}": (_value_of(feature), Field(alias=feature.name, description=feature.unit))
         for column, feature in enumerate(features)
     }
     names = {feature.name for feature in features}
     base = _Envelope if names & set(_Line.model_fields) else _Line
     model: type[BaseModel] = create_model("Reading", __base__=base, **fields)
     return model
+
+
+def _value_of(feature: Feature) -> Any:
+    low, high = feature.minimum, feature.maximum
+    least = -MAX_VALUE if low is None else max(low, -MAX_VALUE)
+    most = MAX_VALUE if high is None else min(high, MAX_VALUE)
+    limits = {key: value for key, value in (("minimum", low), ("maximum", high)) if value is not None}
+    return Annotated[
+        float,
+        Field(strict=True, allow_inf_nan=False, ge=least, le=most),
+        # Without float32's limits: who reads the schema would take them for the sensor's.
+        WithJsonSchema({"type": "number"} | limits),
+    ]
 
 
 class ReadingDecoder:

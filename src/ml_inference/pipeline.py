@@ -175,12 +175,18 @@ class Pipeline:
     def _explain(
         self, readings: Sequence[Reading], scores: Sequence[Score | ModelError], verdicts: Sequence[bool | None]
     ) -> dict[int, tuple[Explanation, ...]]:
-        """Explanations by position, for the abnormal readings only: SHAP costs some six predictions."""
+        """Explanations by position, for the abnormal readings only: SHAP costs some six predictions.
+
+        None if the booster cannot explain: a result without its reasons is better than no result.
+        """
         top = self._judgement.explain_top_k
         abnormal = [position for position, verdict in enumerate(verdicts) if verdict]
         if top == 0 or not abnormal:
             return {}
-        values = self._model.scorer.contributions([readings[position].values for position in abnormal])
+        try:
+            values = self._model.scorer.contributions([readings[position].values for position in abnormal])
+        except ModelError:
+            return {}
         features = self._model.manifest.features
         explanations = {}
         for row, position in enumerate(abnormal):

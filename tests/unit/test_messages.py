@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from ml_inference.messages import (
     MAX_MESSAGE_BYTES,
     MAX_READINGS,
     MAX_RECEIVED_CHARACTERS,
+    MAX_VALUE,
     Decoded,
     Reading,
     ReadingDecoder,
@@ -19,6 +21,7 @@ from ml_inference.messages import (
     dump,
     parse_timestamp,
     payload_limit,
+    reading_model,
     render_topic,
     split,
 )
@@ -101,6 +104,27 @@ def test_a_number_beyond_floating_point_is_not_finite() -> None:
     text = json.dumps(NORMAL).replace("25.0", "1e999")
     (error,) = rejection(text.encode()).errors
     assert (error.loc, error.type) == (("wEncoderVelocity",), "finite_number")
+
+
+@pytest.mark.parametrize("feature", [Feature(name="x"), Feature(name="x", minimum=-1e300, maximum=1e300)])
+@pytest.mark.parametrize(("value", "kind"), [(1e300, "less_than_equal"), (-3.5e38, "greater_than_equal")])
+def test_a_number_beyond_float32_is_out_of_range_whatever_the_manifest_allows(
+    feature: Feature, value: float, kind: str
+) -> None:
+    (item,) = ReadingDecoder([feature]).decode(json.dumps({"x": value}).encode()).items
+    assert isinstance(item, Rejection)
+    assert [(error.loc, error.type) for error in item.errors] == [(("x",), kind)]
+
+
+def test_every_number_of_float32_is_in_range_and_the_schema_tells_the_manifests_limits_only() -> None:
+    features = [Feature(name="x", unit="A"), Feature(name="y", minimum=-1.0, maximum=5.0)]
+    for value in (MAX_VALUE, -MAX_VALUE):
+        assert np.isfinite(np.float32(value))
+        (item,) = ReadingDecoder(features).decode(json.dumps({"x": value, "y": 0}).encode()).items
+        assert isinstance(item, Reading)
+    described = reading_model(features).model_json_schema()["properties"]
+    assert described["x"] == {"type": "number", "title": "X", "description": "A"}
+    assert (described["y"]["minimum"], described["y"]["maximum"]) == (-1.0, 5.0)
 
 
 @pytest.mark.parametrize("name", [feature.name for feature in SIX])

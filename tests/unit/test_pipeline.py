@@ -11,8 +11,9 @@ import xgboost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_inference.messages import Outcome, Rejection, Result, dump
+from ml_inference.messages import Decoded, Outcome, Reading, Rejection, Result, dump
 from ml_inference.model.bundle import Model, load_model
+from ml_inference.model.manifest import ModelError
 from ml_inference.pipeline import Judgement, Pipeline
 from support.models import ABNORMAL, NORMAL, train_small
 
@@ -134,6 +135,24 @@ def test_a_score_that_is_not_finite_rejects_that_reading_alone(tmp_path: Path) -
     outcome = run(pipeline, [NORMAL, ABNORMAL, NORMAL])
     assert [type(item).__name__ for item in outcome.items] == ["Result", "Rejection", "Result"]
     assert outcome.rejections[0].errors[0].type == "model_error"
+
+
+def test_a_number_beyond_float32_is_rejected_and_its_neighbours_are_scored_and_explained(model: Model) -> None:
+    assert model.manifest.features[5].maximum is None
+    outcome = run(Pipeline(model), [ABNORMAL, ABNORMAL | {"wEncoderVelocity": 1e300}, ABNORMAL])
+    assert [type(item).__name__ for item in outcome.items] == ["Result", "Rejection", "Result"]
+    assert outcome.rejections[0].errors[0].loc == ("wEncoderVelocity",)
+    assert all(result.explanation for result in outcome.results)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_results_stand_without_explanations_where_the_booster_cannot_explain(model: Model) -> None:
+    # Rows that XGBoost scores, but makes no matrix of.
+    endless = Reading("", None, None, (*list(ABNORMAL.values())[:5], 1e300))
+    with pytest.raises(ModelError, match="cannot explain"):
+        model.scorer.contributions([endless.values])
+    (result,) = Pipeline(model).score(Decoded((endless,))).results
+    assert (result.abnormal, result.explanation) == (True, ())
 
 
 any_json = st.recursive(

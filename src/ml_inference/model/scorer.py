@@ -77,10 +77,10 @@ class Scorer:
             Shape (n, f); for a multi-class model (n, classes, f). The bias is left out.
 
         Raises:
-            ModelError: XGBoost has no SHAP values for this kind of booster (trees with vector leaves).
+            ModelError: XGBoost has no SHAP values for this kind of booster (trees with vector leaves), or refuses the rows.
         """
-        matrix = xgboost.DMatrix(np.asarray(rows, dtype=np.float32), nthread=1)
         try:
+            matrix = xgboost.DMatrix(np.asarray(rows, dtype=np.float32), nthread=1)
             values: npt.NDArray[np.float32] = self._booster.predict(matrix, pred_contribs=True, validate_features=False)
         except xgboost.core.XGBoostError as error:
             raise ModelError(f"booster: cannot explain its scores: {reason(error)}") from error
