@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,10 @@ def test_what_the_classic_nucleus_spools_counts_as_delivered_and_arrives_when_th
 
 @pytest.mark.parametrize("profile", ["lite"])
 @pytest.mark.parametrize("fault", ["small window", "no acknowledgements"])
-def test_what_does_not_fit_into_the_window_waits_its_turn_and_arrives_once(line: Line, fault: str) -> None:
+def test_what_does_not_fit_into_the_window_waits_its_turn_and_arrives(make_line: MakeLine, fault: str) -> None:
+    line = make_line(HealthIntervalSeconds=1)
     if fault == "small window":
-        line.nucleus.faults.qos1_window(2)
+        line.nucleus.faults.qos1_window(2)  # others on the device use the rest
     else:
         line.nucleus.faults.withhold_acknowledgements()
     send(line, 0, 30)
@@ -114,12 +116,12 @@ def test_what_does_not_fit_into_the_window_waits_its_turn_and_arrives_once(line:
     if fault == "no acknowledgements":
         line.cloud.take(10)
         line.nucleus.faults.withhold_acknowledgements(withhold=False)
-        line.cloud.take(20)
-    else:
-        line.cloud.take(30)
+    line.health.until(lambda health: health["cloud"]["delivered"] == 30)
     assert line.finish()["cloud"]["delivered"] == 30
-    sent = [message.json()["id"] for message in line.nucleus.iot_core.messages]
-    assert len(sent) == len(set(sent)) == 30
+    sent = Counter(message.json()["id"] for message in line.nucleus.iot_core.messages)
+    assert len(sent) == 30
+    # Again goes what may have been lost, with the same id.
+    assert max(sent.values()) <= 2
 
 
 @pytest.mark.parametrize("profile", ["lite"])
@@ -188,7 +190,12 @@ def test_a_part_of_a_batch_with_nothing_but_rejected_readings_is_delivered_like_
     assert line.finish()["cloud"]["waiting"] == 1
     line.nucleus.faults.clear()
     line.start()
-    assert [message["part"] for message in line.cloud.take(parts)] == list(range(1, parts + 1))
+    # What was taken before the first refusal goes again, with the same id.
+    until(
+        lambda: len({message.json()["id"] for message in line.nucleus.iot_core.messages}) == parts, "some are missing"
+    )
+    arrived = {message.json()["id"]: message.json()["part"] for message in line.nucleus.iot_core.messages}
+    assert list(arrived.values()) == list(range(1, parts + 1))
 
 
 @pytest.mark.parametrize("profile", ["lite"])

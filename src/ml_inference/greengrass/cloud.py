@@ -21,6 +21,7 @@ from typing import Any
 
 from awsiot.greengrasscoreipc.model import GreengrassCoreIPCError, InvalidArgumentsError
 
+from ml_inference.greengrass.local import ATTEMPTS
 from ml_inference.greengrass.session import Session, describe
 from ml_inference.monitoring.pacing import Pacer
 from ml_inference.outbox import Outbox, OutboxMessage, StoredMessage
@@ -44,6 +45,9 @@ LONGEST_NAP = 60.0
 DOUBTFUL_MESSAGES = 10
 """Nucleus lite answers a QoS 1 publish when it has written it to its socket. If the network or the broker goes then, it
 forgets as many as it allows to be unacknowledged, and tells nobody."""
+SLOW = 1.5
+"""Times as long as at full pace. If the last ten messages took longer, there was room for another, and a refusal means that the
+cloud is gone."""
 DOUBTFUL_SECONDS = 90.0
 """For so long a dead network can look alive to lite: it asks every 30 s, and closes when the next asking finds no answer."""
 
@@ -56,7 +60,7 @@ class CloudCounts:
 
     Attributes:
         delivered: Taken by the nucleus: sent on lite, spooled on classic. What it took last is taken back, and goes again,
-            if the cloud then turns out to be out of reach.
+            if the cloud then turns out to be out of reach. An outage so short that nothing was sent meanwhile goes unseen.
         waiting: In memory, in flight or in the outbox.
         expired: Given up: for want of space or a disk that is too slow, the oldest normal results first; lost with a damaged
             file; or refused as invalid.
@@ -125,6 +129,9 @@ class CloudPublisher:
         self._sent = 0
         self._answers: list[tuple[int, BaseException | None]] = []
         self._doubtful: deque[tuple[float, int, Message]] = deque(maxlen=DOUBTFUL_MESSAGES)
+        self._taken_back: deque[str] = deque(maxlen=2 * DOUBTFUL_MESSAGES)
+        self._suspect = ""
+        self._losses = 0
         self._deliver_until: float | None = None
         self._resized: int | None = None
         self._delivered = self._expired = self._unwanted = self._carried_over = self._in_memory = self._on_disk = 0
@@ -151,8 +158,22 @@ class CloudPublisher:
         """The session is over: what was in flight has not been delivered, as far as anybody knows."""
         with self._changed:
             self._session = None
+            self._suspect_oldest()
             self._return_in_flight()
             self._wake()
+
+    def _suspect_oldest(self) -> None:
+        """What breaks each connection on which it is sent would do so for ever, and keep everything else from going."""
+        answered = {number for number, _ in self._answers}
+        oldest = next((number for number in self._in_flight if number not in answered), None)
+        if oldest is None:
+            return
+        identity = self._in_flight[oldest].message.id
+        self._losses = self._losses + 1 if identity == self._suspect else 1
+        self._suspect = identity
+        if self._losses >= ATTEMPTS:
+            error = InvalidArgumentsError(message=f"the connection broke {ATTEMPTS} times when it was sent")
+            self._answers.append((oldest, error))
 
     def offer(self, messages: Sequence[Message], unwanted: int = 0) -> None:
         """Take messages for the cloud. Never blocks for longer than a lock.
@@ -285,7 +306,7 @@ class CloudPublisher:
                 if error is None:
                     self._pacer.succeeded()
                     self.problem = None
-                elif isinstance(error, InvalidArgumentsError):
+                elif _is_invalid(error):
                     # It would be refused for ever, and hold up everything behind it.
                     self._pacer.undecided()
                     logger.error("the nucleus finds a message to %r invalid: %s", flight.message.topic, describe(error))
@@ -328,26 +349,41 @@ class CloudPublisher:
     def _refused(self, error: BaseException) -> None:
         was_offline = self._pacer.offline
         self._pacer.refused()
-        if isinstance(error, GreengrassCoreIPCError | TimeoutError):
-            self.problem = f"AWS IoT Core: {describe(error)}"
+        self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
-            self._take_back_doubtful()
+        if self._pacer.refusals > 1 or not self._window_may_be_full():
+            self._take_back_doubtful(certain=self._pacer.offline)
 
-    def _take_back_doubtful(self) -> None:
-        """What the nucleus took last may never have left the device; it goes again, with the same id."""
+    def _window_may_be_full(self) -> bool:
+        """Whether the nucleus may have refused a message only because it came too soon after the last ten."""
+        if len(self._doubtful) < DOUBTFUL_MESSAGES:
+            return False
+        return self._monotonic() - self._doubtful[0][0] < SLOW * DOUBTFUL_MESSAGES / self._pacer.rate
+
+    def _take_back_doubtful(self, *, certain: bool) -> None:
+        """What the nucleus took last may never have left the device; it goes again, with the same id.
+
+        Args:
+            certain: Whether the cloud is out of reach. If it only may be, nothing goes a third time: others may fill the window.
+        """
         since = self._monotonic() - DOUBTFUL_SECONDS
-        while self._doubtful:
-            moment, order, message = self._doubtful.pop()
-            if moment >= since:
-                self._delivered -= message.weight
-                self._in_memory += message.weight
-                self._bytes += len(message.payload)
-                self._put_back(_Flight(message, order, None, moment))
+        doubtful = [each for each in self._doubtful if each[0] >= since]
+        self._doubtful.clear()
+        for moment, order, message in reversed(doubtful):  # each goes before what is waiting
+            if message.id in self._taken_back and not certain:
+                self._doubtful.appendleft((moment, order, message))
+                continue
+            self._taken_back.append(message.id)
+            self._delivered -= message.weight
+            self._in_memory += message.weight
+            self._bytes += len(message.payload)
+            self._put_back(_Flight(message, order, None, moment))
 
     def _return_in_flight(self) -> None:
         """Nobody will hear the answers that are still missing."""
-        self._answers = [(number, error) for number, error in self._answers if error is None]
+        final = [(number, error) for number, error in self._answers if error is None or _is_invalid(error)]
+        self._answers = final
         answered = {number for number, _ in self._answers}
         for number in [number for number in self._in_flight if number not in answered]:
             self._put_back(self._in_flight.pop(number))
@@ -482,6 +518,8 @@ class CloudPublisher:
     def _answered(self, number: int, future: Future[Any]) -> None:
         """Runs on the SDK's thread, or on this one if the future had already ended."""
         error = future.exception()
+        if error is not None and not isinstance(error, GreengrassCoreIPCError):
+            return  # The connection is going; `detach` collects what was on it, in order.
         with self._changed:
             self._answers.append((number, error))
             self._wake()
@@ -495,3 +533,8 @@ class CloudPublisher:
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
             return max(0.0, min(due) - moment)
+
+
+def _is_invalid(error: BaseException) -> bool:
+    """Whether the same message would be refused again and again."""
+    return isinstance(error, InvalidArgumentsError)

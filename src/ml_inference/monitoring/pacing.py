@@ -47,6 +47,7 @@ class Pacer:
         self._grown = monotonic()
         self._used = False
         self._pause = 0.0
+        self._in_a_row = 0
         self._not_before = 0.0
         self._probing = False
         self._tokens = BURST
@@ -61,6 +62,11 @@ class Pacer:
     def offline(self) -> bool:
         """Whether so many messages in a row were refused that the cloud must be out of reach."""
         return self._pause >= OFFLINE_PAUSE
+
+    @property
+    def refusals(self) -> int:
+        """Refusals since the last success; those of messages that were on their way together count as one."""
+        return self._in_a_row
 
     def wait(self) -> float:
         """Seconds until a message may go; 0 for now, infinity for not before an answer."""
@@ -82,6 +88,7 @@ class Pacer:
     def succeeded(self) -> None:
         """A message was taken."""
         self._pause = self._not_before = 0.0
+        self._in_a_row = 0
         self._probing = False
         moment = self._monotonic()
         if self._used:
@@ -97,6 +104,7 @@ class Pacer:
         if not self._probing and moment < self._not_before:
             return  # sent before the pause began, which already answers it
         self._probing = False
+        self._in_a_row += 1
         kept = KEPT_AGAIN if self._pause else KEPT
         self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
         self._not_before = moment + self._jittered()
