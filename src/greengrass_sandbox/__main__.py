@@ -176,24 +176,31 @@ class _Session:
         if verb == "quit":
             self._stop.set()
         elif verb in ("stop", "start", "restart"):
-            component = nucleus.component(name)
+            component = nucleus.component(self._deployed(name))
             await (
                 component.stop() if verb == "stop" else component.start() if verb == "start" else component.restart()
             )
         elif verb == "cloud" and name in ("offline", "online"):
             nucleus.iot_core.online = name == "online"
         elif verb == "publish":
-            await nucleus.publish(name, json.loads(text))
+            await nucleus.publish(name, _json(text, 'publish TOPIC JSON, such as publish a/b {"x": 1}'))
         elif verb == "publish-cloud":
             await nucleus.iot_core.publish(name, text.encode())
         elif verb == "configure":
-            await nucleus.update_configuration(name, json.loads(text))
+            change = _json(text, 'configure NAME JSON, such as configure com.example.A {"x": 1}')
+            await nucleus.update_configuration(self._deployed(name), change)
         elif verb == "fault":
             self._fault(name, text)
         elif verb == "deploy":
             await self._deploy_one(Path(rest.strip()))
         elif verb:
             raise _VerbError("no such verb")
+
+    def _deployed(self, name: str) -> str:
+        names = sorted(component.name for component in self._nucleus.components)
+        if name not in names:
+            raise _VerbError(f"no such component, there are {', '.join(names) or 'none'}")
+        return name
 
     def _fault(self, name: str, arguments: str) -> None:
         """Calls a fault verb: its name with dashes, its arguments as KEY=VALUE, values in JSON where they are JSON."""
@@ -245,6 +252,13 @@ class _Session:
             # Nobody reads any more: stop, and let no later flush fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._stop.set()
+
+
+def _json(text: str, usage: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _VerbError(f"expected {usage} ({error})") from error
 
 
 def _value(text: str) -> Any:

@@ -226,7 +226,8 @@ class Nucleus:
             name: The component.
             merge: What to merge in.
             reset: JSON pointers that go back to the recipe's default first.
-            restart: Whether the component restarts; None for what the runtime does (lite: always; classic: if a script's text changed).
+            restart: Whether the component restarts; None for what the runtime does (lite: always; classic: if a script's text changed;
+                both: if it was BROKEN).
 
         Raises:
             DeploymentError: A component rejected the change, or the runtime cannot store it. Nothing changed.
@@ -240,9 +241,10 @@ class Nucleus:
                 await self._configure(name, defaults, {"merge": merge or {}, "reset": list(reset)}, str(uuid.uuid4()))
             except (ConfigurationError, ValueError) as error:
                 raise DeploymentError(str(error)) from error
+            broken = component is not None and component.state == "BROKEN"
             if restart is None:
-                restart = self.profile.restarts_on_configuration or before != self._scripts(component)
-            if restart and component is not None and component.pid is not None:
+                restart = broken or self.profile.restarts_on_configuration or before != self._scripts(component)
+            if restart and component is not None and (broken or component.pid is not None):
                 await component.restart()
 
     def credentials(

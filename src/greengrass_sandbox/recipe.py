@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from greengrass_sandbox.configuration import KeyPath, parse_pointer
 from greengrass_sandbox.profiles import Profile
 
@@ -172,15 +170,24 @@ def _parse(source: Path | Mapping[str, Any], *, strings: bool) -> tuple[Mapping[
         return source, json.dumps(source)
     try:
         text = source.read_text()
-        if source.suffix == ".json":
-            data = json.loads(text)
-        else:
-            data = yaml.load(text, yaml.BaseLoader if strings else yaml.SafeLoader)  # noqa: S506  BaseLoader makes strings only
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        data = json.loads(text) if source.suffix == ".json" else _parse_yaml(text, strings=strings)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"cannot read the recipe {source}: {error}") from error
     if not isinstance(data, Mapping):
         raise RecipeError(f"the recipe {source} is not a map")
     return data, text
+
+
+def _parse_yaml(text: str, *, strings: bool) -> Any:
+    # Late, so that the command can be asked for its help without it, and says what is missing.
+    try:
+        import yaml  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise RecipeError(f"a recipe in YAML needs {error.name}: pip install pyyaml") from error
+    try:
+        return yaml.load(text, yaml.BaseLoader if strings else yaml.SafeLoader)  # noqa: S506  BaseLoader makes strings only
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _choose_manifest(top: _Section, profile: Profile) -> tuple[_Section, _Section]:

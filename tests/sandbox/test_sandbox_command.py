@@ -106,8 +106,12 @@ def test_the_command_deploys_tells_and_obeys(sandbox: Callable[..., Sandbox], re
     ("line", "reason"),
     [
         ("dance", "no such verb"),
-        ("stop com.example.None", "com.example.None"),
-        ("publish in {", "Expecting"),
+        ("stop com.example.None", "no such component, there are none"),
+        ("restart", "no such component, there are none"),
+        ('configure com.example.None {"a": 1}', "no such component, there are none"),
+        ("configure com.example.None a=1", "expected configure NAME JSON, such as "),
+        ("publish in {", "(Expecting"),
+        ("publish foo", "expected publish TOPIC JSON, such as "),
         ("cloud cuckoo", "no such verb"),
     ],
 )
@@ -120,6 +124,31 @@ def test_a_verb_that_cannot_be_carried_out_is_an_error_line(
     assert reason in running.hear("error")["message"]
     running.say("publish still/alive 1")
     running.hear("local", topic="still/alive", payload=1)
+
+
+@pytest.mark.parametrize("profile", ["lite", "classic"])
+def test_a_corrected_value_starts_a_broken_component_as_a_deployment_does(
+    sandbox: Callable[..., Sandbox], component_files: Callable[..., Path], profile: str
+) -> None:
+    # On classic the value must not stand in the script's text, which alone would start it.
+    script = "'test -f good && exec sleep 60; exit 1'"
+    running = sandbox("--profile", profile, "--deploy", str(component_files(run=script, configuration="{a: 1}")))
+    root = Path(running.hear("ready")["root"])
+    running.hear("state", component=NAME, state="BROKEN")
+    (root / "work" / NAME / "good").touch()
+    running.say(f'configure {NAME} {{"a": 2}}')
+    running.hear("state", component=NAME, state="RUNNING")
+
+
+def test_it_explains_itself_without_pyyaml_and_says_that_a_recipe_needs_it(recipe: Path) -> None:
+    code = "import sys; sys.modules['yaml'] = None; from greengrass_sandbox.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--deploy", recipe], capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
+    assert done.returncode == 1
+    assert "a recipe in YAML needs yaml: pip install pyyaml" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
