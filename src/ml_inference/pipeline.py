@@ -57,10 +57,19 @@ class Pipeline:
         model: A verified model.
         judgement: How scores become verdicts.
         clock: Gives the time for readings that bring none.
+        watch_drift: Whether readings are compared with the model's training data.
     """
 
-    def __init__(self, model: Model, judgement: Judgement | None = None, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        model: Model,
+        judgement: Judgement | None = None,
+        clock: Callable[[], datetime] = now,
+        *,
+        watch_drift: bool = True,
+    ) -> None:
         self._clock = clock
+        self._watch_drift = watch_drift
         self._states = MachineStates()
         self.judge_by(judgement or Judgement())
         self.swap(model)
@@ -72,12 +81,13 @@ class Pipeline:
 
     @property
     def drift(self) -> DriftReport | None:
-        """How far the latest readings are from the model's training data; None before there are enough."""
+        """How far the latest readings are from the model's training data; None before there are enough, or not watched."""
         return self._drift.report
 
     def swap(self, model: Model) -> None:
         """Score with another model from the next message on; machines keep their states."""
-        decoder, drift = ReadingDecoder(model.manifest.features), Drift(model.manifest.features)
+        decoder = ReadingDecoder(model.manifest.features)
+        drift = Drift(model.manifest.features if self._watch_drift else ())
         self._model, self._decoder, self._drift = model, decoder, drift
 
     def judge_by(self, judgement: Judgement) -> None:

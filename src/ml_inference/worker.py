@@ -93,7 +93,7 @@ class Worker:
         challenger = None
         if model is not None:
             comparison = Comparison(model.manifest.name, model.manifest.version)
-            challenger = (Pipeline(model, judgement), comparison)
+            challenger = (Pipeline(model, judgement, watch_drift=False), comparison)
 
         def change() -> None:
             self._challenger = challenger
@@ -123,8 +123,9 @@ class Worker:
                 f"p{percent}": round(latencies[min(len(latencies) - 1, len(latencies) * percent // 100)] * 1000, 2)
                 for percent in (50, 99)
             }
-        if self._pipeline.drift:
-            message["drift"] = self._pipeline.drift.as_message()
+        drift = self._pipeline.drift  # once: another model may come in meanwhile, which has none yet
+        if drift:
+            message["drift"] = drift.as_message()
         challenger = self._challenger
         if challenger:
             message["challenger"] = challenger[1].as_message()

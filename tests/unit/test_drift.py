@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -9,7 +10,7 @@ import pytest
 
 from ml_inference.model.manifest import Feature, Histogram
 from ml_inference.model.writer import HISTOGRAM_BINS, with_histograms
-from ml_inference.monitoring.drift import BLOCK_READINGS, BLOCK_VALUES, WINDOW_READINGS, Drift, DriftReport
+from ml_inference.monitoring.drift import BLOCK_READINGS, WAITING_VALUES, WINDOW_READINGS, Drift, DriftReport
 
 NAMES = ("steady", "moving")
 
@@ -100,17 +101,67 @@ def test_features_without_a_histogram_are_left_out() -> None:
     assert not nothing._rows
 
 
-def test_a_model_of_very_many_features_keeps_no_more_values_waiting() -> None:
+def wide(width: int, bins: int) -> tuple[list[Feature], list[tuple[float, ...]]]:
+    histogram = Histogram(edges=[float(edge) for edge in range(bins + 1)], counts=[1] * bins)
+    rows = np.random.default_rng(2).uniform(-1, bins + 1, (50, width)).tolist()
+    return [Feature(name=f"f{number}", histogram=histogram) for number in range(width)], [tuple(row) for row in rows]
+
+
+def test_of_a_model_of_very_many_features_few_values_wait_and_reports_come_as_of_any_other() -> None:
     width = 2_000
-    features = [Feature(name=f"f{number}", histogram=Histogram(edges=[0, 1], counts=[1])) for number in range(width)]
+    features, rows = wide(width, bins=1)
     drift = Drift(features)
-    row, most = (0.5,) * width, 0
-    for _ in range(BLOCK_READINGS):
-        drift.add(row)
+    most = 0
+    for number in range(BLOCK_READINGS):
+        assert drift.report is None
+        drift.add(rows[number % len(rows)])
         most = max(most, len(drift._rows))
-    assert most * width <= BLOCK_VALUES
+    assert 0 < most * width <= WAITING_VALUES
     assert drift.report is not None
     assert drift.report.readings == BLOCK_READINGS
+
+
+def test_memory_is_bounded_by_ten_blocks_of_counts_however_many_features() -> None:
+    width, bins = 500, 100
+    features, rows = wide(width, bins)
+    drift = Drift(features)
+    tracemalloc.start()
+    for number in range(WINDOW_READINGS + BLOCK_READINGS):
+        drift.add(rows[number % len(rows)])
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert drift.report is not None
+    assert drift.report.readings == WINDOW_READINGS
+    assert grown < 10 * width * (bins + 2) * 4
+
+
+def test_features_with_different_numbers_of_bins_beside_some_without_a_histogram_are_each_compared_with_their_own() -> (
+    None
+):
+    random = np.random.default_rng(3)
+    edges = {
+        column: np.sort(random.normal(size=bins + 1)) for column, bins in {0: 1, 2: 2, 3: 15, 5: 16, 6: 256}.items()
+    }
+    features = [
+        Feature(
+            name=f"f{column}",
+            histogram=Histogram(edges=edges[column].tolist(), counts=[5] * (len(edges[column]) - 1))
+            if column in edges
+            else None,
+        )
+        for column in range(7)
+    ]
+    rows = random.normal(size=(2 * BLOCK_READINGS, 7))
+    for column, own in edges.items():  # some on the edges, too
+        rows[: len(own), column] = own
+    indices = play(Drift(features), rows)
+    for column, own in edges.items():
+        inner, _ = np.histogram(rows[:, column], own)
+        counts = np.array([(rows[:, column] < own[0]).sum(), *inner, (rows[:, column] > own[-1]).sum()]) + 0.5
+        p, q = counts / counts.sum(), np.array([0.5, *[5.5] * (len(own) - 1), 0.5])
+        q /= q.sum()
+        assert indices.pop(f"f{column}") == pytest.approx(np.sum((p - q) * np.log(p / q)), rel=1e-9)
+    assert not indices
 
 
 def test_the_message_names_the_three_that_moved_the_most() -> None:

@@ -14,7 +14,7 @@ from ml_inference.intake import Intake
 from ml_inference.messages import Outcome
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.monitoring.counters import Counters, Counts
-from ml_inference.monitoring.drift import BLOCK_READINGS
+from ml_inference.monitoring.drift import BLOCK_READINGS, DriftReport
 from ml_inference.pipeline import Judgement, Pipeline
 from ml_inference.rollout import artifact_model_directory
 from ml_inference.routing import Message, Router
@@ -167,6 +167,28 @@ def test_it_tells_how_far_the_readings_are_from_the_training_data() -> None:
     drift = bench.worker.as_message()["drift"]
     assert (drift["readings"], len(drift["largest"])) == (BLOCK_READINGS, 3)
     assert drift["largest"][0]["psi"] > 1  # the same reading each time is nothing like a line
+
+
+def test_a_model_that_comes_in_while_the_health_message_is_written_takes_nothing_from_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = iter([DriftReport(BLOCK_READINGS, (("a", 0.1),)), None])
+    monkeypatch.setattr(Pipeline, "drift", property(lambda _: next(seen)))
+    assert bench.worker.as_message()["drift"]["readings"] == BLOCK_READINGS
+    assert "drift" not in bench.worker.as_message()
+
+
+def test_a_challengers_readings_are_not_counted_a_second_time(bench: Bench) -> None:
+    model = load_model(artifact_model_directory())
+    bench.pipeline.swap(model)
+    bench.worker.challenge(model, Judgement())
+    bench.worker.start()
+    bench.send([NORMAL] * BLOCK_READINGS)
+    bench.finish()
+    assert bench.worker._challenger
+    assert bench.worker.as_message()["challenger"]["compared"] == BLOCK_READINGS
+    assert bench.pipeline.drift
+    assert bench.worker._challenger[0].drift is None
 
 
 def test_a_change_takes_effect_before_the_next_message_and_says_when(bench: Bench, tmp_path: Path) -> None:
