@@ -123,7 +123,10 @@ class Launcher:
         versions = [version for version in SUPPORTED if not self._wheels or self._wheels_for(machine, version)]
         if not versions:
             platforms = sorted({name.split("/")[1] for name in self._wheels})
-            raise InstallError(f"the artifact has wheels for {', '.join(platforms)}, and this machine is {machine}")
+            raise InstallError(
+                f"the artifact has wheels for {', '.join(platforms)}, and this machine is {machine}: build it with wheels for "
+                "this machine, too (make wheelhouse), or without its folder wheelhouse"
+            )
         python, version = find_python(versions)
         print(f"building the environment with {python}", flush=True)
         temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=str(self.home)))

@@ -31,8 +31,10 @@ artifacts:  ## build every component without GDK
 
 build:  ## build every component with GDK
 	@command -v $(GDK) >/dev/null || { \
-	  echo "make build: '$(GDK)' is not installed. The Greengrass Development Kit CLI comes from its Git repository:"; \
-	  echo "  python3 -m pip install git+https://github.com/aws-greengrass/aws-greengrass-gdk-cli.git@v1.6.2"; \
+	  echo "make build: '$(GDK)' is not installed. The Greengrass Development Kit CLI comes from its Git repository; with git:"; \
+	  echo "  python3 -m venv ~/gdk"; \
+	  echo "  ~/gdk/bin/pip install git+https://github.com/aws-greengrass/aws-greengrass-gdk-cli.git@v1.6.2"; \
+	  echo "  PATH=~/gdk/bin:\$$PATH"; \
 	  echo "'make artifacts' builds the same files without it, but only GDK can publish them."; exit 1; } >&2
 	@for project in $(COMPONENTS); do (cd "$$project" && $(GDK) component build) || exit 1; done
 

@@ -173,13 +173,24 @@ def build(directory: Path) -> Path:
     files = contents(project)
     recipe = build_recipe((directory / "recipe.yaml").read_text(encoding="utf-8"), project)
     output = directory / "greengrass-build"
-    shutil.rmtree(output, ignore_errors=True)  # as GDK does: an artifact of an older version must not be published
+    _remove(output)  # as GDK does: an artifact of an older version must not be published
     artifact = output / "artifacts" / project.name / project.version / project.zip_name
     artifact.parent.mkdir(parents=True)
     write_zip(files, artifact)
     (output / "recipes").mkdir()
     (output / "recipes" / "recipe.yaml").write_text(recipe, encoding="utf-8")
     return artifact
+
+
+def _remove(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        path = folder.resolve()
+        raise BuildError(
+            f"cannot remove {path}: {error.strerror}: if an earlier build ran with sudo (make deploy-local): sudo rm -r {path}"
+        ) from error
 
 
 def _walk(folder: Path) -> Iterator[str]:

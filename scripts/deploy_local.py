@@ -2,22 +2,28 @@
 """Deploys built components to the nucleus on this machine: `python3 scripts/deploy_local.py [PROJECT]...`.
 
 It takes the nucleus's own command, `greengrass-cli` (classic) or `ggl-cli` (lite), whichever is there. The nucleus reads the files
-after the command has returned and as another user, so they are put where it can; nothing here removes them.
+after the command has returned and as another user, so they are put where it can, and stay: the next deployment removes those that no
+nucleus can still be reading.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from build_component import BuildError, read_project
 
 CLASSIC = ("greengrass-cli", "/greengrass/v2/bin/greengrass-cli")
 LITE = ("ggl-cli",)
+STAGED = "greengrass-deployment-"
+SECONDS_KEPT = 3600.0
+"""A deployment has ended by then: the longest part of it, `install`, may take half an hour."""
 
 
 def stage(projects: list[Path], directory: Path) -> dict[str, str]:
@@ -75,13 +81,27 @@ def command_for(directory: Path, components: dict[str, str]) -> list[str]:
     )
 
 
+def remove_older(folder: Path) -> None:
+    """Remove what earlier deployments of this user staged.
+
+    Args:
+        folder: Holds their directories. It is open to everybody: links and others' directories stay.
+    """
+    for path in folder.glob(f"{STAGED}*"):
+        status = path.lstat()
+        if path.is_symlink() or status.st_uid != os.geteuid() or status.st_mtime > time.time() - SECONDS_KEPT:
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def main() -> int:
     """Deploy the projects named on the command line."""
     parser = argparse.ArgumentParser(description="Deploy built components to the nucleus on this machine.")
     parser.add_argument("projects", nargs="*", type=Path, default=[Path()], help="directories with gdk-config.json")
     projects = parser.parse_args().projects
     # The system's folder for temporary files and not the checkout: lite reads it as a user that may not enter homes.
-    directory = Path(tempfile.mkdtemp(prefix="greengrass-deployment-"))
+    directory = Path(tempfile.mkdtemp(prefix=STAGED))
+    remove_older(directory.parent)
     try:
         command = command_for(directory, stage(projects, directory))
     except BuildError as error:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,6 +167,23 @@ def test_wheels_are_taken_in_where_there_are_any(make_checkout: MakeCheckout, bu
     folder.mkdir(parents=True)
     (folder / "some-1.0-py3-none-any.whl").write_bytes(b"wheel")
     assert "wheelhouse/aarch64-3.11/some-1.0-py3-none-any.whl" in names(build(copy))
+
+
+def test_a_build_of_another_user_is_named_as_the_cause(make_checkout: MakeCheckout, build: Build) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # where another user may look
+        copy = Path(shutil.copytree(make_checkout(), folder, dirs_exist_ok=True))
+        built = build(copy)
+        built.chmod(0o555)
+        copy.chmod(0o755)
+        stranger = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
+        done: Any = subprocess.run(  # type: ignore[call-overload]
+            ["/usr/bin/env", "python3", "scripts/build_component.py"],
+            cwd=copy, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False, **stranger,
+        )  # fmt: skip
+        built.chmod(0o755)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"build_component: cannot remove {built}: Permission denied: ")
+    assert done.stderr.endswith(f": sudo rm -r {built}\n")
 
 
 @pytest.mark.parametrize(

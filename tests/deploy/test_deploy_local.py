@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_components_are_handed_to_the_nucleus_that_is_there(
     assert recipes.parent.parent == tmp_path
     for path in [recipes.parent, *recipes.parent.rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_what_earlier_deployments_staged_goes_once_no_nucleus_reads_it(
+    checkout_with_builds: Path, command: Command, nucleus_command: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    old, recent, link = (tmp_path / f"greengrass-deployment-{name}" for name in ("old", "recent", "link"))
+    others = tmp_path / "others"
+    for folder in (old, recent, others):
+        (folder / "recipes").mkdir(parents=True)
+    link.symlink_to(others)
+    for path in (old, others):
+        os.utime(path, (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    command("python3", "scripts/deploy_local.py", cwd=checkout_with_builds, variables=nucleus_command("ggl-cli"))
+    assert (old.exists(), recent.exists(), link.exists(), (others / "recipes").exists()) == (False, True, True, True)
+    assert len(list(tmp_path.glob("greengrass-deployment-*/artifacts"))) == 1
 
 
 def test_a_machine_without_a_nucleus_is_told_so(checkout_with_builds: Path, command: Command, tmp_path: Path) -> None:

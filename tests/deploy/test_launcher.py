@@ -252,7 +252,8 @@ def test_wheels_for_another_machine_are_refused_by_name(
     done = command("python3", archive, "install", tmp_path / "work")
     assert done.returncode == 1
     assert done.stderr == (
-        f"app.zip install: the artifact has wheels for riscv64-{VERSION}, and this machine is {platform.machine()}\n"
+        f"app.zip install: the artifact has wheels for riscv64-{VERSION}, and this machine is {platform.machine()}: build it "
+        "with wheels for this machine, too (make wheelhouse), or without its folder wheelhouse\n"
     )
 
 

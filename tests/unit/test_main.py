@@ -97,7 +97,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
     assert main(["demo"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("ml-inference demo: needs rich")
-    assert said.endswith(": pip install 'ml-inference[all]'\n")
+    assert said.endswith(": pip install '.[all]' in a checkout of the repository\n")
 
 
 def test_a_missing_module_of_our_own_is_no_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
