@@ -11,6 +11,7 @@ import codecs
 import csv
 import itertools
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,13 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _TEXT = frozenset({"equipment_id", "correlation_id"})
 """Columns whose cells stay strings: a machine called 7 is not the number 7."""
 _HEAD_BYTES = 4_096
+
+
+DECIMAL_POINT = "write numbers with a decimal point, not with a comma"
+"""What to tell the user of a cell that `has_decimal_comma`; it is not read as a number, since 1,234 is a thousand to others."""
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_ROWS_LOOKED_AT = 100
 
 
 class TableError(Exception):
@@ -137,6 +145,24 @@ def read_csv(path: Path, part: Part | None = None) -> Iterator[tuple[int, Docume
                 yield part.lines + rows.line_num, {name: change(cell) for name, change, cell in cells if cell}
     except (csv.Error, UnicodeDecodeError) as error:
         raise TableError(f"{path}: is not CSV in UTF-8: {error}") from error
+
+
+def has_decimal_comma(cell: str) -> bool:
+    """Whether a cell looks like a number with a decimal comma, as spreadsheets write them in many countries."""
+    return _DECIMAL_COMMA.fullmatch(cell.strip()) is not None
+
+
+def decimal_commas(path: Path) -> bool:
+    """Whether the first rows of a table in CSV hold numbers with a decimal comma.
+
+    Raises:
+        TableError: See `read_csv`.
+    """
+    if is_json_lines(path):
+        return False
+    rows = (row for _, row in itertools.islice(read_csv(path), _ROWS_LOOKED_AT))
+    cells = itertools.chain.from_iterable(row if isinstance(row, list) else row.values() for row in rows)
+    return any(isinstance(cell, str) and has_decimal_comma(cell) for cell in cells)
 
 
 def _lines(path: Path, part: Part) -> Iterator[tuple[int, bytes]]:

@@ -70,7 +70,8 @@ def test_features_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
         ([str(DATA / "regression-1.6.2.json"), "--data", "nowhere"], "nowhere: does not exist"),
         ([str(DATA / "regression-1.6.2.json"), "--expected", "x"], "--expected and --limits-from-data need --data"),
         ([str(DATA / "regression-1.6.2.json"), "--features-file", "nowhere"], "nowhere: No such file"),
-        ([str(DATA / "regression-1.6.2.json"), "--version", "a b"], "manifest: version: String should match"),
+        ([str(DATA / "regression-1.6.2.json"), "--version", "a b"], "version: 'a b' is not 1 to 128 of A-Z, "),
+        (["nowhere", "--name", "Press Linie 3 (Ü)"], "name: 'Press Linie 3 (Ü)' is not 1 to 128 of A-Z, "),
     ],
 )
 def test_what_cannot_be_packaged_is_one_line_and_exit_code_1(
@@ -83,6 +84,35 @@ def test_what_cannot_be_packaged_is_one_line_and_exit_code_1(
     assert reason in said.err
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_something_else_is_refused_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    assert main(["package", "s3://models/never-asked", "--out", str(tmp_path)]) == 1
+    assert "holds something else than a model (precious.txt)" in capsys.readouterr().err
+
+
+def test_a_signed_model_that_is_replaced_has_to_be_signed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = ["package", str(DATA / "sagemaker-3.0.5"), "--features", LETTERS, "--out", str(tmp_path / "model")]
+    assert main(package) == 0
+    assert "signed" not in capsys.readouterr().err
+    assert main(["sign", "keygen", "--out", str(tmp_path)]) == 0
+    assert main(["sign", str(tmp_path / "model"), "--key", str(tmp_path / "model-signing.pem")]) == 0
+    assert main(package) == 0
+    assert "warning: the model that was replaced was signed, this one is not" in capsys.readouterr().err
+    assert not (tmp_path / "model" / "manifest.sig").exists()
+
+
+def test_decimal_commas_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "german.csv"
+    data.write_text(LETTERS.replace(",", ";") + "\n" + ";".join(["0,1257"] * 13) + "\n")
+    package = ["package", str(DATA / "sagemaker-3.0.5"), "--features", LETTERS, "--out", str(tmp_path / "model")]
+    assert main([*package, "--data", str(data)]) == 1
+    assert "write numbers with a decimal point, not with a comma" in capsys.readouterr().err
 
 
 def test_a_booster_that_crashes_the_loader_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,7 +249,7 @@ def test_a_number_gives_a_regression_without_a_threshold_unless_one_is_set(tmp_p
         (("--unit", "UDI"), "is not NAME=UNIT"),
         (("--features-file", "/nothing.json"), "cannot read /nothing.json"),
         (("--time", "Type"), "neither ISO 8601 nor a number"),
-        (("--name", "no good name!"), "name"),
+        (("--name", "no good name!"), "name: 'no good name!' is not 1 to 128 of A-Z, a-z, 0-9, "),
     ],
 )
 def test_a_users_error_is_one_clear_line_and_nothing_is_written(
@@ -279,8 +279,33 @@ def test_a_directory_of_something_else_is_not_overwritten(
 ) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     assert run(table, tmp_path) == 1
-    assert "precious.txt" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "precious.txt" in said.err
+    assert said.out == ""  # it did not begin to train
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_signed_model_that_is_replaced_has_to_be_signed_again(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(table, tmp_path / "model", "--max-trees", "2") == 0
+    assert "sign" not in capsys.readouterr().err
+    assert main(["sign", "keygen", "--out", str(tmp_path / "keys")]) == 0
+    assert main(["sign", str(tmp_path / "model"), "--key", str(tmp_path / "keys" / "model-signing.pem")]) == 0
+    capsys.readouterr()
+    assert run(table, tmp_path / "model", "--max-trees", "2") == 0
+    assert "warning: the model that was replaced was signed, this one is not" in capsys.readouterr().err
+
+
+def test_decimal_commas_are_named(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "german.csv"
+    data.write_text(table.read_text().replace(",", ";").replace(".", ","))
+    assert run(data, tmp_path / "model", "--features", "Torque [Nm]") == 1
+    assert (
+        "numbers, as in the messages: write numbers with a decimal point, not with a comma" in capsys.readouterr().err
+    )
+    run(data, tmp_path / "model", "--max-trees", "2")
+    assert "no number: write numbers with a decimal point" in capsys.readouterr().out
 
 
 def test_on_a_terminal_there_is_a_progress_bar_and_brackets_are_not_eaten(table: Path, tmp_path: Path) -> None:

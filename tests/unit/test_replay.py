@@ -154,6 +154,24 @@ def test_the_command_writes_results_and_counts(
     assert said.err.startswith(b"3 readings: 2 scored, 1 of them abnormal, 1 rejected; ")
 
 
+def test_a_table_of_which_nothing_can_be_scored_says_so_and_fails(
+    model_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "german.csv"
+    table.write_text(
+        ";".join(NORMAL) + "\n" + ";".join(f"{value + 0.5}".replace(".", ",") for value in NORMAL.values())
+    )
+    command = ["score", "--model", str(model_directory), "--data", str(table)]
+    for more, reason in (([], "every reading was rejected"), (["--compare", str(model_directory)], "scored by both")):
+        assert main([*command, *more]) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"ml-inference score: {table}: ")
+        assert reason in last
+        assert last.endswith(": write numbers with a decimal point, not with a comma")
+    assert main([*command[:-1], str(lines(tmp_path / "t", {}))]) == 1
+    assert capsys.readouterr().err.endswith("the reason in its line of the results\n")
+
+
 def test_several_processes_give_the_same_as_one(model_directory: Path, tmp_path: Path) -> None:
     documents = [stamped(number, ABNORMAL if number % 7 == 0 else NORMAL) for number in range(600)]
     table = lines(tmp_path / "t.jsonl", *documents, {}, *documents)

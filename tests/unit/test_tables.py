@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from ml_inference.tables import Part, TableError, is_json_lines, read_csv, read_json_lines, split_table
+from ml_inference.tables import (
+    Part,
+    TableError,
+    has_decimal_comma,
+    is_json_lines,
+    read_csv,
+    read_json_lines,
+    split_table,
+)
 
 
 @pytest.fixture
@@ -27,6 +35,11 @@ def test_what_is_no_number_stays_text_and_an_empty_cell_is_missing(table: Path) 
         (2, {"b": "1_000", "c": "true", "d": "n/a"}),
         (3, {"a": 12.0}),
     ]
+
+
+@pytest.mark.parametrize(("cell", "comma"), [("0,1257", True), ("-3,5 ", True), ("1,2,3", False), ("a,b", False)])
+def test_a_decimal_comma_is_known(cell: str, comma: bool) -> None:
+    assert has_decimal_comma(cell) is comma
 
 
 def test_a_row_with_too_many_cells_is_no_document(table: Path) -> None:

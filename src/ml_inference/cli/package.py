@@ -12,7 +12,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ml_inference.model.manifest import Feature
+from ml_inference.model.manifest import Feature, ModelError
+from ml_inference.model.trust import SIGNATURE_FILE
+from ml_inference.model.writer import UNSIGNED, require_target
 from ml_inference.packaging.child import package_in_child
 from ml_inference.packaging.errors import PackagingError
 from ml_inference.packaging.request import Report, Request
@@ -62,11 +64,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Package; 0 when the model directory is written, else 1 with the reason."""
     try:
+        require_target(arguments.out, _name(arguments), arguments.version)
+        signed = (arguments.out / SIGNATURE_FILE).is_file()
         with local_file(arguments.source) as source:
             report = package_in_child(_request(arguments, source))
-    except PackagingError as error:
+    except (PackagingError, ModelError) as error:
         print(f"ml-inference package: {error}", file=sys.stderr)
         return 1
+    if signed:
+        report.warnings.append(UNSIGNED)
     _print(arguments.out, report)
     return 0
 
@@ -82,7 +88,7 @@ def _request(arguments: argparse.Namespace, source: Path) -> Request:
         source=source.resolve(),
         label=arguments.source,
         out=out,
-        name=arguments.name or re.sub(r"[^A-Za-z0-9._+-]", "-", out.name),
+        name=_name(arguments),
         version=arguments.version,
         features=_features(arguments),
         units=dict(map(_unit, arguments.unit)),
@@ -96,6 +102,10 @@ def _request(arguments: argparse.Namespace, source: Path) -> Request:
         trees=arguments.trees,
         member=arguments.member,
     )
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return arguments.name or re.sub(r"[^A-Za-z0-9._+-]", "-", arguments.out.resolve().name)
 
 
 def _features(arguments: argparse.Namespace) -> list[Feature] | None:

@@ -24,7 +24,7 @@ from ml_inference.model.bundle import load_model, load_verified
 from ml_inference.model.manifest import ModelError
 from ml_inference.pipeline import Judgement
 from ml_inference.replay import Totals, compare, score_table
-from ml_inference.tables import Part, TableError, split_table
+from ml_inference.tables import DECIMAL_POINT, Part, TableError, decimal_commas, split_table
 
 _BYTES_PER_PROCESS = 8_000_000
 """A part smaller than this is scored before another process is ready: starting one takes about a second."""
@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score; 0 when the table was read to its end, whatever was rejected in it, else 1 with the reason."""
+    """Score; 0 when the table was read to its end and not all of it was rejected, else 1 with the reason."""
     try:
         if arguments.compare is not None:
             _compare(arguments)
@@ -95,6 +95,14 @@ def _score(arguments: argparse.Namespace) -> None:
         f"{totals.rejected} rejected; {seconds:.1f} s",
         file=sys.stderr,
     )
+    if totals.rejected and not totals.scored:
+        raise TableError(
+            f"{arguments.data}: every reading was rejected, for the reason in its line of the results{_hint(arguments.data)}"
+        )
+
+
+def _hint(table: Path) -> str:
+    return f": {DECIMAL_POINT}" if decimal_commas(table) else ""
 
 
 def _score_part(arguments: argparse.Namespace) -> None:
@@ -174,6 +182,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     comparison = compare(first, second, _judgement(arguments), arguments.data)
     report = comparison.as_json()
     print(json.dumps(report, indent=1) if arguments.json else _table(report))
+    if comparison.rejected and not comparison.overall.readings:
+        raise TableError(f"{arguments.data}: no reading was scored by both models{_hint(arguments.data)}")
 
 
 def _table(report: JsonObject) -> str:

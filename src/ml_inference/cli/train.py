@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from ml_inference.model.manifest import ModelError
+from ml_inference.model.trust import SIGNATURE_FILE
+from ml_inference.model.writer import UNSIGNED, require_target
 from ml_inference.training import TrainingError, summary
 from ml_inference.training.features import read_features_file
 from ml_inference.training.report import write_report
@@ -83,15 +85,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 when the model directory and the report are written, else 1 with the reason."""
+    name = arguments.name or _name(arguments.out)
     try:
         request = _request(arguments)
+        require_target(arguments.out, name, arguments.version)
+        signed = (arguments.out / SIGNATURE_FILE).is_file()
         with _progress() as progress:
             training = train(request, progress)
             progress.stage("writing model directory and report", 2)
             manifest = write(
                 training,
                 arguments.out,
-                name=arguments.name or _name(arguments.out),
+                name=name,
                 version=arguments.version,
                 metrics=summary.metrics(training),
             )
@@ -106,6 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"ml-inference train: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     _tell(training)
+    if signed:
+        print(f"warning: {UNSIGNED}", file=sys.stderr, flush=True)
     print(f"model:  {arguments.out} ({manifest.name} {manifest.version}, {training.fit.trees} rounds of trees)")
     print(f"report: {report}")
     return 0

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import xgboost
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
 from ml_inference.model.manifest import (
@@ -28,6 +28,7 @@ from ml_inference.model.manifest import (
     Feature,
     Golden,
     Histogram,
+    Identifier,
     Manifest,
     ModelError,
     dump_manifest,
@@ -39,6 +40,9 @@ FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 HISTOGRAM_BINS = 20
 """Twenty bins of 5 % each: fine enough for a drift of half a standard deviation, coarse enough for some hundred readings."""
 GOLDEN_READINGS = 20
+
+UNSIGNED = "the model that was replaced was signed, this one is not: sign it again (ml-inference sign)"
+"""What to tell the user where a signed model was written over."""
 
 _CANDIDATES = 128
 _MAX_PAIRS = 2_000
@@ -90,7 +94,7 @@ def write_model(
         ModelError: The model would be refused by a device, or `directory` holds something else than a model.
     """
     directory = directory.resolve()
-    _refuse_foreign(directory)
+    require_target(directory, name, version)
     written_by = booster_version(booster)
     if written_by:
         refuse_newer(written_by, "booster")
@@ -133,6 +137,27 @@ def write_model(
         fresh.rename(directory)
         shutil.rmtree(Path(workshop) / "old", ignore_errors=True)
     return manifest
+
+
+def require_target(directory: Path, name: str, version: str) -> None:
+    """What can be known before a model is made: whether it could be written there, under this name.
+
+    Args:
+        directory: See `write_model`.
+        name: Of the model.
+        version: Of the model.
+
+    Raises:
+        ModelError: It could not.
+    """
+    _refuse_foreign(directory)
+    for key, value in (("name", name), ("version", version)):
+        try:
+            TypeAdapter(Identifier).validate_python(value)
+        except ValidationError as error:
+            raise ModelError(
+                f"{key}: {value!r} is not 1 to 128 of A-Z, a-z, 0-9, '.', '_', '+' and '-', a letter or a digit first"
+            ) from error
 
 
 def with_histograms(features: Iterable[Feature], matrix: FloatMatrix) -> list[Feature]:

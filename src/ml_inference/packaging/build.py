@@ -27,7 +27,15 @@ from ml_inference.packaging.forest import Tree, read_forest, used_features
 from ml_inference.packaging.formats import HEAD_BYTES, Kind, kind_of, require_loadable
 from ml_inference.packaging.readings import confusable, golden_candidates
 from ml_inference.packaging.request import Report, Request
-from ml_inference.tables import Document, TableError, is_json_lines, read_csv, read_json_lines
+from ml_inference.tables import (
+    DECIMAL_POINT,
+    Document,
+    TableError,
+    decimal_commas,
+    is_json_lines,
+    read_csv,
+    read_json_lines,
+)
 
 EVEN_ODDS = 0.5
 """Threshold of `binary:logistic` where none is given: what SageMaker's container and scikit-learn's `predict` use."""
@@ -201,7 +209,8 @@ class _Table:
                 expected.append(_expected_score(document, column, number))
             rows.append(np.array(reading.values, dtype=np.float32))
         if not rows:
-            raise PackagingError(f"data: holds no reading of this model ({problem or 'it is empty'})")
+            hint = f": {DECIMAL_POINT}" if decimal_commas(path) else ""
+            raise PackagingError(f"data: holds no reading of this model ({problem or 'it is empty'}){hint}")
         return cls(np.array(rows), None if column is None else expected, unusable)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ml_inference.model.manifest import MAX_FEATURES, RESERVED_NAMES, Feature
+from ml_inference.tables import DECIMAL_POINT, has_decimal_comma
 from ml_inference.training import TrainingError
 from ml_inference.training.table import FloatArray, Table
 
@@ -175,7 +176,8 @@ def _require_usable(table: Table, wanted: Sequence[str], roles: Mapping[str, str
         if name in RESERVED_NAMES:
             raise TrainingError(f"{name!r} cannot be a feature: the message's envelope uses that key")
         if name in table.not_numbers:
-            raise TrainingError(f"{name!r} holds {table.not_numbers[name]!r}; features are numbers, as in the messages")
+            held = table.not_numbers[name]
+            raise TrainingError(f"{name!r} holds {held!r}; features are numbers, as in the messages{_comma(held)}")
 
 
 def _unsuitable(table: Table, name: str) -> str | None:
@@ -185,8 +187,12 @@ def _unsuitable(table: Table, name: str) -> str | None:
     if name in RESERVED_NAMES or name in LINE_KEYS:
         return "belongs to the message's envelope"
     if name not in table.numbers:
-        return f"holds {table.not_numbers[name]!r}, no number"
+        return f"holds {table.not_numbers[name]!r}, no number{_comma(table.not_numbers[name])}"
     return _worthless(table.numbers[name])
+
+
+def _comma(cell: str) -> str:
+    return f": {DECIMAL_POINT}" if has_decimal_comma(cell) else ""
 
 
 def _worthless(values: FloatArray) -> str | None:
