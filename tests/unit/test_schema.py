@@ -192,7 +192,7 @@ def test_a_message_without_a_key_that_it_must_have_does_not_pass(
     required = {
         "result": ["correlation_id", "equipment_id", "timestamp", "score", "threshold", "abnormal", "state", "model"],
         "error": ["correlation_id", "equipment_id", "errors", "received"],
-        "health": ["state", "timestamp", "counters", "cloud", "problems"],
+        "health": ["state", "timestamp", "component_version", "uptime_seconds", "counters", "cloud", "problems"],
         "cloud": ["correlation_id", "score", "thing_name", "id"],
     }[name]
     for key in required:

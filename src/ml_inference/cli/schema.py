@@ -173,7 +173,18 @@ _HEALTH: JsonObject = {
             "required": ["model", "compared", "agreement", "mean_score_difference", "refused", "latency_ms"],
         },
     },
-    "required": ["state", "timestamp", "thing_name", "model", "counters", "cloud", "local", "problems"],
+    "required": [
+        "state",
+        "timestamp",
+        "thing_name",
+        "component_version",
+        "uptime_seconds",
+        "model",
+        "counters",
+        "cloud",
+        "local",
+        "problems",
+    ],
 }
 
 
