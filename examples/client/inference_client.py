@@ -17,8 +17,9 @@ It needs `awsiotsdk`, and in the recipe of the component that asks:
           operations: ["aws.greengrass#SubscribeToTopic"]
           resources: ["ml/inference/result", "ml/inference/error"]
 
-Any number of threads may ask at once. A connection that is lost does not come back by itself, and is noticed at the next question: it
-raises `ConnectionError`. Then end the process with a code other than 0, and the nucleus starts it again.
+Any number of threads may ask at once. To know its answers the client sends a `correlation_id` of its own in the place of yours. A
+connection that is lost does not come back by itself, and is noticed at the next question: it raises `ConnectionError`. Then end the
+process with a code other than 0, and the nucleus starts it again.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10's is not the built-in one
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import awsiot.greengrasscoreipc
@@ -44,9 +48,8 @@ from awsiot.greengrasscoreipc.model import (
 )
 
 LARGEST_REQUEST = 7_000
-"""Bytes that nucleus lite carries in one message."""
-CALL_SECONDS = 10.0
-"""The SDK itself would wait for the nucleus without limit."""
+"""Bytes that nucleus lite carries in one message. The classic nucleus carries more: there, set what you need."""
+CONNECT_SECONDS = 10.0
 
 
 class RejectedError(Exception):
@@ -68,6 +71,10 @@ class InferenceClient:
         request: The inference component's `InputTopic`.
         result: Its `ResultTopic`.
         error: Its `ErrorTopic`.
+
+    Raises:
+        ConnectionError: Not started by Greengrass, or the nucleus refuses.
+        TimeoutError: The nucleus does not answer.
     """
 
     def __init__(
@@ -77,15 +84,20 @@ class InferenceClient:
         error: str = "ml/inference/error",
     ) -> None:
         self._request = request
+        self._topics = (result, error)
         # Others ask, too, and their answers come on the same topics.
         self._prefix, self._numbers = uuid.uuid4().hex, count()
         self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
-        # Not the SDK's second client: it hides the operation, which `_publish` has to close.
-        self._ipc = awsiot.greengrasscoreipc.connect(timeout=CALL_SECONDS)
-        for topic in (result, error):
-            operation = self._ipc.new_subscribe_to_topic(_Handler(self._heard))
-            operation.activate(SubscribeToTopicRequest(topic=topic)).result(CALL_SECONDS)
-            operation.get_response().result(CALL_SECONDS)
+        self._subscriptions: list[Any] = []
+        self._subscribing, self._deaf, self._events = Lock(), True, 0
+        try:
+            # Not the SDK's second client: it hides the operations, which have to be closed.
+            self._ipc = awsiot.greengrasscoreipc.connect(timeout=CONNECT_SECONDS)
+        except KeyError as missing:
+            raise ConnectionError(f"not started by Greengrass: {missing.args[0]} is not set") from None
+        except Exception as failure:
+            raise ConnectionError(f"no connection to the nucleus: {failure!r}") from failure
+        self._listen(time.monotonic() + CONNECT_SECONDS)
 
     def predict(self, reading: Mapping[str, Any], timeout: float = 5.0) -> dict[str, Any]:
         """The result for one reading.
@@ -100,8 +112,7 @@ class InferenceClient:
             ConnectionError: The nucleus cannot be asked.
             ValueError: The reading is too large for nucleus lite.
         """
-        with self._question(timeout) as (mark, next_answer):
-            self._publish(dict(reading) | {"correlation_id": mark})
+        with self._asked(reading, timeout) as next_answer:
             answer = next_answer()
         if "errors" in answer:
             raise RejectedError(answer["errors"])
@@ -111,7 +122,7 @@ class InferenceClient:
         """The results for several readings, in their order; one that was refused has `error` in place of `score`.
 
         Args:
-            readings: Some 30 of six features are as many as nucleus lite carries.
+            readings: Some 30 of six features are as many as nucleus lite carries; for none there is nothing to ask.
             timeout: Seconds.
 
         Raises:
@@ -120,9 +131,10 @@ class InferenceClient:
             ConnectionError: The nucleus cannot be asked.
             ValueError: The batch is too large for nucleus lite.
         """
+        if not readings:
+            return []
         results: dict[int, dict[str, Any]] = {}
-        with self._question(timeout) as (mark, next_answer):
-            self._publish({"readings": list(readings), "correlation_id": mark})
+        with self._asked({"readings": list(readings)}, timeout) as next_answer:
             while len(results) < len(readings):  # a long answer comes in parts
                 answer = next_answer()
                 if "results" in answer:
@@ -136,42 +148,72 @@ class InferenceClient:
         self._ipc.close()
 
     @contextmanager
-    def _question(self, timeout: float) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        """A mark for a question, and a function that waits for the next message that bears it."""
-        mark, answers = f"{self._prefix}-{next(self._numbers)}", SimpleQueue[dict[str, Any]]()
+    def _asked(self, question: Mapping[str, Any], timeout: float) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Asks, and gives a function that waits for the next message of the answer."""
         deadline = time.monotonic() + timeout
+        mark, answers = f"{self._prefix}-{next(self._numbers)}", SimpleQueue[dict[str, Any]]()
+        payload = json.dumps({**question, "correlation_id": mark}, separators=(",", ":"), allow_nan=False).encode()
+        if len(payload) > LARGEST_REQUEST:
+            raise ValueError(f"{len(payload)} bytes are more than the {LARGEST_REQUEST} that nucleus lite carries")
+        self._listen(deadline)
+        events = self._events
 
         def next_answer() -> dict[str, Any]:
             try:
-                return answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                return answers.get(timeout=_left(deadline))
             except Empty:
+                if self._events == events:
+                    self._deaf = True
                 raise TimeoutError("no answer from the inference component") from None
 
         self._waiting[mark] = answers
         try:
-            yield mark, next_answer
+            # Binary, because nucleus lite loses a JSON message with more than 23 keys.
+            message = PublishMessage(binary_message=BinaryMessage(message=payload))
+            request = PublishToTopicRequest(topic=self._request, publish_message=message)
+            # Nucleus lite leaves the stream open, and each one costs some 5 kB for as long as the connection lives.
+            self._call(self._ipc.new_publish_to_topic, request, deadline).close()
+            yield next_answer
         finally:
             del self._waiting[mark]
 
-    def _publish(self, document: Any) -> None:
-        payload = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-        if len(payload) > LARGEST_REQUEST:
-            raise ValueError(f"{len(payload)} bytes are more than the {LARGEST_REQUEST} that nucleus lite carries")
-        # Binary, because nucleus lite loses a JSON message with more than 23 keys.
-        message = PublishMessage(binary_message=BinaryMessage(message=payload))
+    def _listen(self, deadline: float) -> None:
+        """Subscribes at the beginning, and again after a question that nothing at all was heard after.
+
+        When the publish/subscribe daemon of nucleus lite restarts, subscriptions die and nobody is told.
+        """
+        if not self._subscribing.acquire(timeout=_left(deadline)):
+            raise TimeoutError("the nucleus does not answer")
+        try:
+            if self._deaf:
+                while self._subscriptions:
+                    self._subscriptions.pop().close()
+                for topic in self._topics:
+                    new_operation = partial(self._ipc.new_subscribe_to_topic, _Handler(self._heard))
+                    self._subscriptions.append(
+                        self._call(new_operation, SubscribeToTopicRequest(topic=topic), deadline)
+                    )
+                self._deaf = False
+        finally:
+            self._subscribing.release()
+
+    def _call(self, new_operation: Callable[[], Any], request: Any, deadline: float) -> Any:
+        """The operation, once the nucleus has answered; the SDK itself would wait for that without limit."""
         operation = None
         try:
-            operation = self._ipc.new_publish_to_topic()
-            operation.activate(PublishToTopicRequest(topic=self._request, publish_message=message)).result(CALL_SECONDS)
-            operation.get_response().result(CALL_SECONDS)
+            operation = new_operation()
+            operation.activate(request).result(_left(deadline))
+            operation.get_response().result(_left(deadline))
         except Exception as error:
-            raise ConnectionError(f"the nucleus did not take the question: {error!r}") from error
-        finally:
-            # Nucleus lite leaves it open, and each one that is open costs some 5 kB for as long as the connection lives.
             if operation is not None:
                 operation.close()
+            if isinstance(error, FutureTimeoutError):
+                raise TimeoutError("the nucleus does not answer") from None
+            raise ConnectionError(f"the nucleus cannot be asked: {error!r}") from error
+        return operation
 
     def _heard(self, event: SubscriptionResponseMessage) -> None:
+        self._events += 1
         binary = event.binary_message
         try:
             message = json.loads(binary.message or b"" if binary else b"")
@@ -194,17 +236,27 @@ class _Handler(SubscribeToTopicStreamHandler):
         return False  # anything else closes the stream
 
 
-def main() -> int:
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def main() -> int | str:
     """Ask for each line of standard input, a reading or a batch in JSON, and print the answers."""
-    client = InferenceClient()
-    for line in sys.stdin:
-        question = json.loads(line)
-        try:
-            answer = client.predict_batch(question) if isinstance(question, list) else client.predict(question)
-        except RejectedError as error:
-            answer = {"rejected": error.errors}
-        print(json.dumps(answer), flush=True)
-    client.close()
+    try:
+        client = InferenceClient()
+        for line in sys.stdin:
+            try:
+                question = json.loads(line)
+                readings = question.get("readings") if isinstance(question, dict) else question
+                answer: Any = client.predict_batch(readings) if isinstance(readings, list) else client.predict(question)
+            except RejectedError as error:
+                answer = {"rejected": error.errors}
+            except (ValueError, TypeError, TimeoutError) as error:  # not JSON, no object, too large; or nobody answers
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)
+        client.close()
+    except (ConnectionError, TimeoutError) as error:
+        return str(error)
     return 0
 
 
