@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import moto
 import pytest
+from botocore import xform_name
 from botocore.validate import ParamValidator
 
 from greengrass_sandbox.access import PUBSUB, is_allowed
@@ -89,8 +90,38 @@ def test_a_policy_is_one_that_iam_takes_and_names_its_resources(path: Path) -> N
     with moto.mock_aws():
         client("iam").create_policy(PolicyName="test", PolicyDocument=json.dumps(policy))
     for statement in policy["Statement"]:
-        assert statement["Resource"] != "*"
+        # These two know no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsiotgreengrassv2.html
+        nameless = set(statement["Action"]) == {"greengrass:CreateDeployment", "greengrass:ListDeployments"}
+        assert (statement["Resource"] == "*") == nameless
         assert "*" not in "".join(statement["Action"])
+
+
+def commands(guide: str) -> list[tuple[str, str, set[str]]]:
+    """The guide's aws commands: service, operation as AWS spells it, options."""
+    found = []
+    text = guide.replace("\\\n", " ")
+    for service, name, rest in re.findall(r"\baws (iot|iam|greengrassv2) ([a-z0-9-]+)([^\n)`]*)", text):
+        operation = "".join(word.title() for word in name.split("-"))
+        found.append((service, operation, set(re.findall(r" --([a-z-]+)", rest.split("$(")[0]))))
+    return found
+
+
+def test_the_guides_commands_are_ones_that_aws_has(checkout: Path) -> None:
+    found = commands((checkout / "docs" / "deploy.md").read_text())
+    assert len(found) >= 12
+    for service, operation, options in found:
+        shape = client(service).meta.service_model.operation_model(operation).input_shape
+        kebab: Any = xform_name  # botocore has no types
+        known = {kebab(member, "-") for member in shape.members} | {"cli-input-json", "query", "output"}
+        assert options <= known, operation
+
+
+def test_whoever_deploys_may_run_the_guides_commands(checkout: Path) -> None:
+    policy = json.loads((EXAMPLES / "policies" / "deployer.json").read_text())
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    for service, operation, _ in commands((checkout / "docs" / "deploy.md").read_text()):
+        if service == "greengrassv2" or "ThingGroup" in operation:
+            assert f"{service.removesuffix('v2')}:{operation}" in allowed
 
 
 def test_the_guide_names_every_example_and_no_other(checkout: Path) -> None:
