@@ -52,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             except ModuleNotFoundError as error:
                 if error.name is None or error.name.startswith("ml_inference"):
                     raise
-                print(f"ml-inference {name}: needs {error.name}: pip install '.[all]' in a checkout of the repository", file=sys.stderr)
+                print(
+                    f"ml-inference {name}: needs {error.name}: pip install '.[all]' in a checkout of the repository",
+                    file=sys.stderr,
+                )
                 return 1
             module.configure(command)
             command.set_defaults(run=module.run)

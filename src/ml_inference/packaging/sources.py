@@ -43,7 +43,9 @@ def _fetch(source: str, path: Path) -> None:
         import boto3  # noqa: PLC0415 - only this source needs it
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise PackagingError(f"{source}: needs {error.name}: pip install '.[aws]' in a checkout of the repository") from error
+        raise PackagingError(
+            f"{source}: needs {error.name}: pip install '.[aws]' in a checkout of the repository"
+        ) from error
     parts = urlsplit(source, allow_fragments=False)
     bucket, key = parts.netloc, source.removeprefix(f"s3://{parts.netloc}/")
     if not bucket or not key or key == source:
