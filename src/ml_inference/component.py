@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,6 +35,7 @@ from ml_inference.greengrass.session import (
     TokenRefusedError,
 )
 from ml_inference.intake import Intake
+from ml_inference.last_good import LastGood
 from ml_inference.messages import parse_timestamp
 from ml_inference.model.bundle import Model
 from ml_inference.monitoring.backoff import Backoff
@@ -70,6 +72,7 @@ class Timing:
         configuration_poll: Between looks at the configuration: on nucleus lite the subscription to its updates can die in
             silence.
         model_poll: Between looks at the model directories.
+        model_wait: At the start, for a model that is not there yet: its component may be deployed together with this one.
         stall: Without any answer, while calls wait for one, after which the connection counts as lost.
         silence: Without a message, after which the subscription has to prove that it is alive.
         patience: For that proof, once the nucleus has taken what has to come back.
@@ -87,6 +90,7 @@ class Timing:
     reconnect_limit: float = 60.0
     configuration_poll: float = 30.0
     model_poll: float = 2.0
+    model_wait: float = 5.0
     stall: float = 30.0
     silence: float = 5.0
     patience: float = 2.0
@@ -190,13 +194,17 @@ class Component:
         self._cloud: CloudPublisher | None = None
         self._worker: Worker | None = None
 
+        self._last_good = LastGood(work_directory / "last-good")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._champion = ModelSlot(self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load, monotonic)
+        self._champion = ModelSlot(
+            self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load, monotonic, self._last_good
+        )
         self._challenger = ModelSlot(
             self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load, monotonic
         )
         self._model: Model | None = None
         self._model_problem: str | None = None
+        self._give_up_at = inf
         self._challenger_problem: str | None = None
 
         self._session: Session | None = None
@@ -283,6 +291,8 @@ class Component:
 
     def _do_what_is_due(self) -> None:
         moment = self._monotonic()
+        if moment >= self._give_up_at:
+            raise _ExitError(EXIT_CANNOT_START, f"model {self._model_problem}")
         if self._session is None:
             if moment >= self._reconnect.at:
                 self._connect()
@@ -402,9 +412,10 @@ class Component:
             if self._worker:
                 self._listen(session, configuration.input_topic)
         except ConfigurationError as error:
-            if first:
-                raise _ExitError(EXIT_CANNOT_START, f"configuration: {error}") from error
             self._tree = tree
+            if first:
+                self._apply(self._last_good_configuration(error))
+                return
             self._configuration_problem = str(error)
             logger.error("the new configuration is refused, the old one stays in force: %s", error)
             self._tell_health()
@@ -412,6 +423,21 @@ class Component:
         self._tree = tree
         self._configuration_problem = None
         self._apply(configuration)
+        if self._worker:
+            self._last_good.keep_configuration(tree)
+
+    def _last_good_configuration(self, problem: ConfigurationError) -> Configuration:
+        """The configuration that was in force before this start, in place of one that is refused."""
+        tree = self._last_good.configuration()
+        self._configuration_problem = str(problem)
+        try:
+            if tree is None:
+                raise problem
+            configuration = parse_configuration(tree | self._overrides)
+        except ConfigurationError as error:
+            raise _ExitError(EXIT_CANNOT_START, f"configuration: {problem}") from error
+        logger.error("the configuration is refused, the one that was last in force stays: %s", problem)
+        return configuration
 
     def _apply(self, configuration: Configuration) -> None:
         before, self._configuration = self._configuration, configuration
@@ -476,15 +502,23 @@ class Component:
     def _take_model(self, loaded: Loaded) -> None:
         if loaded.source != self._champion.source:
             return  # asked for before a newer wish
+        self._model_problem = f"{loaded.source.directory}: {loaded.problem}" if loaded.problem else None
+        self._give_up_at = inf
         if loaded.model is None:
-            if self._worker is None:
-                raise _ExitError(EXIT_CANNOT_START, f"model {loaded.source.directory}: {loaded.problem}")
-            self._model_problem = f"{loaded.source.directory}: {loaded.problem}"
-            logger.error("the new model is refused, the old one goes on: %s", self._model_problem)
+            if self._worker:
+                logger.error("the new model is refused, the old one goes on: %s", self._model_problem)
+            elif loaded.missing:
+                self._give_up_at = self._monotonic() + self._timing.model_wait
+                logger.warning("waiting for the model: %s", self._model_problem)
+            elif loaded.unchecked:
+                logger.warning("no model yet: %s", self._model_problem)
+            else:
+                raise _ExitError(EXIT_CANNOT_START, f"model {self._model_problem}")
             self._tell_health()
             return
+        if loaded.problem:
+            logger.error("the model is refused, the one that was last in force goes on: %s", self._model_problem)
         model = loaded.model
-        self._model_problem = None
         logger.info("model %s %s is ready: %s", model.manifest.name, model.manifest.version, model.directory)
         if self._worker is None:
             self._start_work(model)
@@ -504,12 +538,18 @@ class Component:
             monotonic=self._monotonic,
         )
         self._worker.start()
-        self._state = "running"
         if self._session:
             try:
                 self._listen(self._session, self._configuration.input_topic)
             except ConfigurationError as error:
-                raise _ExitError(EXIT_CANNOT_START, str(error)) from error
+                self._apply(self._last_good_configuration(error))
+                try:
+                    self._listen(self._session, self._configuration.input_topic)
+                except ConfigurationError as second:
+                    raise _ExitError(EXIT_CANNOT_START, str(second)) from second
+        self._state = "running"
+        if self._tree is not None and not self._configuration_problem:
+            self._last_good.keep_configuration(self._tree)
         self._tell_health()
 
     def _offer(self, messages: Any, unwanted: int) -> None:

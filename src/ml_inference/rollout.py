@@ -7,17 +7,21 @@ old model until the new one is ready. A new model that fails any check changes n
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
+from ml_inference.last_good import LastGood
 from ml_inference.model.bundle import Model, load_model, load_verified
 from ml_inference.model.manifest import MANIFEST_FILE, ModelError, ModelUncheckedError
+from ml_inference.monitoring.backoff import Backoff
 
-RETRY_SECONDS = 900.0
-"""After which a model is tried again that could not be checked because the machine was too busy."""
+FIRST_RETRY = 15.0
+LONGEST_RETRY = 900.0
+"""Seconds after which a model is tried again that could not be checked because the machine was too busy."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +47,33 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of a request to load: a model, or the reason why there is none."""
+    """What became of a request to load.
+
+    Attributes:
+        source: What was asked for.
+        model: The model, or another in its place; None if there is none.
+        problem: Why it is not the one that was asked for.
+        missing: Whether that is because there is no such directory; it may come.
+        unchecked: Whether that is because the machine was too busy to check it; it is tried again.
+    """
 
     source: Source
     model: Model | None
     problem: str | None
+    missing: bool = False
+    unchecked: bool = False
 
 
 def fingerprint(directory: Path) -> tuple[object, ...] | None:
-    """Changes whenever another model is put into the directory; None while there is none."""
+    """Changes with each file of a model, which may come one after the other; None while there is no manifest."""
     try:
         resolved = directory.resolve()
-        status = (resolved / MANIFEST_FILE).stat()
+        files = {entry.name: entry.stat() for entry in os.scandir(resolved)}
     except (OSError, RuntimeError, ValueError):  # a loop of links, before Python 3.13; a path that cannot be one
         return None
-    return resolved, status.st_ino, status.st_mtime_ns, status.st_size
+    if MANIFEST_FILE not in files:
+        return None
+    return resolved, *sorted((name, file.st_ino, file.st_mtime_ns, file.st_size) for name, file in files.items())
 
 
 class ModelSlot:
@@ -70,6 +86,7 @@ class ModelSlot:
         loaded: Told of each load's outcome.
         load: Checks and loads a model directory.
         monotonic: Seconds of a clock that never goes back.
+        last_good: Keeps each model that is loaded, and gives one in place of the first if that is refused.
     """
 
     def __init__(
@@ -78,11 +95,15 @@ class ModelSlot:
         loaded: Callable[[Loaded], None],
         load: Callable[[Path, Sequence[str]], Model],
         monotonic: Callable[[], float],
+        last_good: LastGood | None = None,
     ) -> None:
         self._executor = executor
         self._loaded = loaded
         self._load = load
         self._monotonic = monotonic
+        self._last_good = last_good
+        self._has_model = False
+        self._retry = Backoff(monotonic, first=FIRST_RETRY, longest=LONGEST_RETRY)
         self._retry_at = inf
         self._source: Source | None = None
         self._seen: tuple[object, ...] | None = None
@@ -110,19 +131,34 @@ class ModelSlot:
         self._seen, self._retry_at = seen, inf
         self._executor.submit(self._work, self._source)
 
+    # On the executor.
+
     def _work(self, source: Source) -> None:
+        loaded = self._try(source)
+        if loaded.model is not None:
+            if self._last_good:
+                self._last_good.keep_model(loaded.model)
+        elif self._last_good and not self._has_model and self._last_good.model_directory.exists():
+            other = self._try(Source(self._last_good.model_directory, source.trusted_keys))
+            loaded = replace(loaded, model=other.model)
+        self._has_model |= loaded.model is not None
+        self._loaded(loaded)
+
+    def _try(self, source: Source) -> Loaded:
         try:
             # A link may turn to another model at any moment; what it points to does not change.
-            outcome = Loaded(source, self._load(source.directory.resolve(), source.trusted_keys), None)
+            model = self._load(source.directory.resolve(), source.trusted_keys)
         except ModelUncheckedError as error:
-            self._retry_at = self._monotonic() + RETRY_SECONDS
-            outcome = Loaded(source, None, f"{error}; it is tried again in {RETRY_SECONDS / 60:g} minutes")
+            self._retry.failed()
+            self._retry_at = self._retry.at
+            return Loaded(source, None, f"{error}; it is tried again", unchecked=True)
         except ModelError as error:
-            outcome = Loaded(source, None, str(error))
+            return Loaded(source, None, str(error), missing=not os.path.lexists(source.directory))
         except Exception as error:
             logger.exception("loading %s failed", source.directory)
-            outcome = Loaded(source, None, f"{type(error).__name__}: {error}")
-        self._loaded(outcome)
+            return Loaded(source, None, f"{type(error).__name__}: {error}")
+        self._retry.succeeded()
+        return Loaded(source, model, None)
 
 
 def load_checked(directory: Path, trusted_keys: Sequence[str]) -> Model:

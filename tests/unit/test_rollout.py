@@ -14,7 +14,7 @@ from ml_inference.model import manifest
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.manifest import ModelError, ModelUncheckedError
 from ml_inference.rollout import (
-    RETRY_SECONDS,
+    FIRST_RETRY,
     Loaded,
     ModelSlot,
     Source,
@@ -169,14 +169,20 @@ def test_a_model_that_the_machine_was_too_busy_to_check_is_tried_again_after_a_w
     monkeypatch.setattr(slot.slot, "_load", too_busy)
     slot.slot.want(Source(models["1.0.0"]))
     assert slot.versions() == [None]
-    assert slot.told[0].problem == "booster: checking it took longer than 120 seconds; it is tried again in 15 minutes"
-    monkeypatch.setattr(slot.slot, "_load", load)
-    slot.moment = RETRY_SECONDS - 0.1
+    assert slot.told[0].problem == "booster: checking it took longer than 120 seconds; it is tried again"
+    assert slot.told[0].unchecked
+    slot.moment = 0.4 * FIRST_RETRY
     assert slot.look() == [None]
-    slot.moment = RETRY_SECONDS
-    assert slot.look() == [None, "1.0.0"]
-    slot.moment = 3 * RETRY_SECONDS
-    assert slot.look() == [None, "1.0.0"]
+    slot.moment = FIRST_RETRY
+    assert slot.look() == [None, None]
+    # The pauses grow.
+    slot.moment += 0.9 * FIRST_RETRY
+    assert slot.look() == [None, None]
+    monkeypatch.setattr(slot.slot, "_load", load)
+    slot.moment += 1.1 * FIRST_RETRY
+    assert slot.look() == [None, None, "1.0.0"]
+    slot.moment += 100 * FIRST_RETRY
+    assert slot.look() == [None, None, "1.0.0"]
 
 
 def test_an_error_of_ours_in_loading_is_a_reason_and_not_the_end(

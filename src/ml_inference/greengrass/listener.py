@@ -125,10 +125,13 @@ class Listener:
 
         def answered(done: Future[Any]) -> None:
             error = done.exception()
-            if error is None:
-                self._taken = self._monotonic()
-            elif isinstance(error, UnauthorizedError):
+            if isinstance(error, UnauthorizedError):
                 self._refused = True
                 logger.warning("cannot watch over the subscription: accessControl forbids publishing to %s", topic)
+            elif self._sent == moment:  # else the answer to an older one
+                if error is None:
+                    self._taken = self._monotonic()
+                else:
+                    self._sent = None  # it was not said: the next look tries again
 
         session.publish_local(topic, self._heartbeat).add_done_callback(answered)

@@ -115,7 +115,8 @@ class LocalPublisher:
             Whether that was reached.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._in_flight and not self._again, timeout)
+            hopeless = self._abandoned and self._session is None
+            return self._changed.wait_for(lambda: not self._in_flight and not self._again, 0 if hopeless else timeout)
 
     @property
     def unconfirmed(self) -> int:

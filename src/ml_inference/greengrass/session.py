@@ -439,4 +439,6 @@ def describe(error: BaseException) -> str:
 
 
 def _failed(what: str, error: Exception) -> CallFailedError:
-    return CallFailedError(f"cannot {what}: {describe(error)}", refused=isinstance(error, ipc.GreengrassCoreIPCError))
+    # A ServiceError may be over in a moment: nucleus lite answers so while another of its daemons is down.
+    refused = isinstance(error, ipc.UnauthorizedError | ipc.InvalidArgumentsError)
+    return CallFailedError(f"cannot {what}: {describe(error)}", refused=refused)

@@ -1,0 +1,109 @@
+"""A start that meets a bad configuration or a bad model goes on with what was in force, and says so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_inference.component import EXIT_CANNOT_START
+from support.line import SECONDS, Line
+from support.models import NORMAL, train_small
+
+MakeLine = Callable[..., Line]
+
+
+def running(line: Line) -> dict[str, Any]:
+    return line.health.until(lambda health: health["state"] == "running")
+
+
+def ended(line: Line) -> int:
+    assert line.process is not None
+    return line.process.wait(SECONDS)
+
+
+@pytest.mark.parametrize("bad", [{"MaxQueue": "lots"}, {"InputTopic": "forbidden/topic"}])
+def test_a_configuration_that_is_wrong_at_a_restart_leaves_the_one_before_in_force(
+    make_line: MakeLine, bad: dict[str, Any]
+) -> None:
+    line = make_line(start=False)
+    line.configure(Threshold=0.25)
+    line.start()
+    line.finish()
+    line.configure(**bad)
+    line.start(wait=False)
+    health = line.health.until(lambda health: health["state"] == "running" and health["problems"])
+    assert next(iter(bad)) in health["problems"]["configuration"]
+    line.send_json(NORMAL)
+    assert line.results.next()["threshold"] == 0.25
+    line.configure(MaxQueue=5, InputTopic="ml/inference/request")
+    assert line.health.until(lambda health: not health["problems"])
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_at_the_first_start_a_wrong_configuration_ends_it(make_line: MakeLine) -> None:
+    line = make_line(start=False)
+    line.configure(MaxQueue="lots")
+    line.start(wait=False)
+    assert ended(line) == EXIT_CANNOT_START
+    assert line.says("exit 1: configuration: MaxQueue")
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_model_that_is_damaged_at_a_restart_leaves_the_one_before_in_force(
+    make_line: MakeLine, model_directory: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_directory, model)
+    line = make_line(model=model)
+    line.finish()
+    booster = (model / "booster.ubj").read_bytes()
+    (model / "booster.ubj").write_bytes(booster[:-1] + b"!")
+    line.start(wait=False)
+    assert "checksum" in running(line)["problems"]["model"]
+    line.send_json(NORMAL)
+    assert line.results.next()["model"]["version"] == "1.0.0"
+    (model / "booster.ubj").write_bytes(booster)
+    assert line.health.until(lambda health: not health["problems"])["model"]["directory"] == str(model)
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_kept_model_must_be_signed_like_any_other(make_line: MakeLine) -> None:
+    line = make_line()
+    line.finish()
+    line.start(wait=False, TrustedKeys=["A" * 43 + "="])
+    assert ended(line) == EXIT_CANNOT_START
+    assert line.says("not signed")
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_model_that_is_deployed_a_little_later_is_waited_for(make_line: MakeLine, tmp_path: Path) -> None:
+    model = tmp_path / "current"
+    line = make_line(start=False, model=model)
+    line.start(wait=False)
+    health = line.health.until(lambda health: health["problems"])
+    assert health["state"] == "starting"
+    assert "cannot read" in health["problems"]["model"]
+    train_small(tmp_path / "new").rename(model)
+    assert running(line)["problems"] == {}
+    line.send_json(NORMAL)
+    assert "score" in line.results.next()
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_but_not_for_ever(make_line: MakeLine, tmp_path: Path) -> None:
+    line = make_line(start=False, model=tmp_path / "nothing")
+    line.start(wait=False, timing={"model_wait": 0.2})
+    assert ended(line) == EXIT_CANNOT_START
+    assert line.says(f"exit 1: model {tmp_path / 'nothing'}: manifest: cannot read")
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_what_is_kept_is_nobody_elses(line: Line) -> None:
+    line.finish()
+    kept = line.work / "last-good"
+    assert kept.stat().st_mode & 0o077 == 0
+    assert {path.name for path in kept.iterdir()} == {"configuration.json", "model"}
