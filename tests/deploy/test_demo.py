@@ -64,6 +64,16 @@ def test_a_component_that_cannot_be_built_is_one_line(renamed: Path, command: Co
     assert done.stderr.count("\n") == 1
 
 
+def test_an_installation_that_fails_says_why(renamed: Path, command: Command) -> None:
+    recipe = renamed / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("Script: 'true'", "Script: 'echo no room; exit 1'"))
+    done = command(sys.executable, "-m", "ml_inference", "demo", cwd=renamed)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "com.acme.Judge 1.0.0: install failed 3 times, see " in line
+    assert line.endswith(": no room")
+
+
 def test_a_nucleus_that_has_ended_is_one_line(renamed: Path, command: Command) -> None:
     (renamed / ".sandbox").write_text("in the place of the stand-in's folder")
     done = command(sys.executable, "-m", "ml_inference", "demo", cwd=renamed)

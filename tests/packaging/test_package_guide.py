@@ -58,7 +58,12 @@ def test_the_commands_of_the_guide_do_what_it_says(folder: Path) -> None:
     script = "set -eu\n" + commands.replace("s3://my-models/job-1/output/model.tar.gz", "model.tar.gz")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+        ["bash", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "press-line 1.0.0 is ready: 6 features, binary:logistic, " in done.stdout

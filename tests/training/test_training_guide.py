@@ -20,6 +20,15 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"^```(sh|python)[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def test_what_the_guide_leaves_behind_is_left_alone_by_git_and_the_linters() -> None:
+    checkout = GUIDE.parents[1]
+    assert "cd work\n" in GUIDE.read_text(encoding="utf-8")
+    assert "work/" in (checkout / ".gitignore").read_text().splitlines()
+    ruff = [sys.executable, "-m", "ruff", "check", "--force-exclude", "--stdin-filename", "work/notebook.py", "-"]
+    done = subprocess.run(ruff, cwd=checkout, input="import numpy", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.slow
 def test_the_commands_from_the_notebook_to_the_report_do_what_the_guide_says(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -305,6 +305,8 @@ def _play(sandbox: Sandbox, books: Books, arguments: argparse.Namespace, show: _
 def _until_listening(sandbox: Sandbox, books: Books, show: _Show) -> None:
     for event in sandbox.events(time.monotonic() + START_SECONDS):
         if event is not None:
+            if event["event"] == "error" and books.note:
+                raise DemoError(f"{event['message']}: {books.note}")
             books.take(event)
             if event["event"] == "log":
                 books.note = event["line"][:110]
