@@ -48,6 +48,8 @@ forgets as many as it allows to be unacknowledged, and tells nobody."""
 SLOW = 1.5
 """Times as long as at full pace. If the last ten messages took longer, there was room for another, and a refusal means that the
 cloud is gone."""
+TOO_MANY = 3
+"""Refusals in a row, over some 50 ms, that a full window alone does not explain."""
 DOUBTFUL_SECONDS = 90.0
 """For so long a dead network can look alive to lite: it asks every 30 s, and closes when the next asking finds no answer."""
 
@@ -352,7 +354,7 @@ class CloudPublisher:
         self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
-        if self._pacer.refusals > 1 or not self._window_may_be_full():
+        if self._pacer.refusals >= TOO_MANY or not self._window_may_be_full():
             self._take_back_doubtful(certain=self._pacer.offline)
 
     def _window_may_be_full(self) -> bool:
