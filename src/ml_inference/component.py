@@ -461,7 +461,7 @@ class Component:
         self._tell_health()
 
     def _listen(self, session: Session, topic: str) -> None:
-        """Listen on a topic, if that is not so already.
+        """Listen on a topic, if that is not so already; then the component is running, and its configuration has proved itself.
 
         Raises:
             ConfigurationError: The nucleus refuses; what was listened to before still is.
@@ -475,6 +475,9 @@ class Component:
             if error.refused:
                 raise ConfigurationError(f"InputTopic: {error}") from error
             raise
+        self._state = "running"
+        if self._tree is not None and not self._configuration_problem:
+            self._last_good.keep_configuration(self._tree)
 
     def _answer_check(self, deployment_id: str, proposed: dict[str, Any]) -> None:
         problem = None
@@ -547,9 +550,6 @@ class Component:
                     self._listen(self._session, self._configuration.input_topic)
                 except ConfigurationError as second:
                     raise _ExitError(EXIT_CANNOT_START, str(second)) from second
-        self._state = "running"
-        if self._tree is not None and not self._configuration_problem:
-            self._last_good.keep_configuration(self._tree)
         self._tell_health()
 
     def _offer(self, messages: Any, unwanted: int) -> None:

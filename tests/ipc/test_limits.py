@@ -20,7 +20,7 @@ from ml_inference.messages import MAX_PAYLOAD_BYTES
 from ml_inference.model.manifest import Feature
 from ml_inference.model.writer import write_model
 from support.line import NAME, Line
-from support.models import NORMAL
+from support.models import ABNORMAL, NORMAL
 
 MakeLine = Callable[..., Line]
 MEBIBYTE = 1024 * 1024
@@ -93,13 +93,19 @@ def test_what_is_no_message_at_all_is_rejected(line: Line) -> None:
 
 
 @pytest.mark.parametrize("profile", ["lite"])
-def test_results_on_a_long_topic_come_in_parts_that_fit_beside_it(make_line: MakeLine) -> None:
-    topic = "ml/inference/result/" + "x" * 230
-    line = make_line(ResultTopic=topic)
-    line.send_json([NORMAL] * 40)
-    first = line.results.next()
-    parts = [first, *line.results.take(first["parts"] - 1)]
-    assert [item["index"] for part in parts for item in part["results"]] == list(range(40))
+# In a frame these are 1, 6 and 12 bytes each, whatever they are in UTF-8.
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f916"])
+def test_results_on_a_long_topic_come_in_parts_that_fit_beside_it(make_line: MakeLine, character: str) -> None:
+    line = make_line(
+        ResultTopic="ml/inference/result/{equipmentId}", CloudTopic="greengrass/ml/inference/{equipmentId}"
+    )
+    name = (256 // len(character.encode()) * character)[:128]
+    readings = [ABNORMAL | {"equipment_id": name} for _ in range(14)]
+    line.send(json.dumps(readings, ensure_ascii=False, separators=(",", ":")).encode())
+    for watch in (line.results, line.cloud):
+        first = watch.next()
+        parts = [first, *watch.take(first["parts"] - 1)]
+        assert [item["index"] for part in parts for item in part["results"]] == list(range(14))
     assert not line.says("connecting again")
 
 
