@@ -415,6 +415,18 @@ def test_refusals_at_full_pace_may_be_a_full_window_but_not_many_in_a_row(bench:
     assert not bench.publisher.offline
 
 
+def test_a_refusal_behind_large_messages_may_be_a_full_window(bench: Bench) -> None:
+    bench.attach()
+    bench.offer(message(0, size=6_900), message(1, size=6_900))
+    for call in bench.until_sent(2):
+        call.answer()
+    bench.step()
+    bench.offer(message(2, size=6_900))
+    bench.until_sent(3)[-1].answer(REFUSED)
+    bench.step()
+    assert bench.publisher.counts().delivered == 2
+
+
 def test_one_refusal_of_a_message_that_had_room_means_that_the_last_ones_may_be_gone(bench: Bench) -> None:
     bench.attach()
     deliver_one_by_one(bench, 12, pause=0.2)

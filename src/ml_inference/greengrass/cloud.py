@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -46,8 +46,8 @@ DOUBTFUL_MESSAGES = 10
 """Nucleus lite answers a QoS 1 publish when it has written it to its socket. If the network or the broker goes then, it
 forgets as many as it allows to be unacknowledged, and tells nobody."""
 SLOW = 1.5
-"""Times as long as at full pace. If the last ten messages took longer, there was room for another, and a refusal means that the
-cloud is gone."""
+"""Times as long as at full pace. If the window was not filled within that, there was room for another message, and a refusal
+means that the cloud is gone."""
 TOO_MANY = 3
 """Refusals in a row, over some 50 ms, that a full window alone does not explain."""
 DOUBTFUL_SECONDS = 90.0
@@ -313,7 +313,7 @@ class CloudPublisher:
                     self._pacer.undecided()
                     logger.error("the nucleus finds a message to %r invalid: %s", flight.message.topic, describe(error))
                 else:
-                    self._refused(error)
+                    self._refused(flight.message, error)
                     self._put_back(flight)
                     continue
                 if error is None and self._qos:
@@ -348,20 +348,20 @@ class CloudPublisher:
             self._carried_over += self._on_disk + self._expired - explained
             self.recovery = outbox.problems
 
-    def _refused(self, error: BaseException) -> None:
+    def _refused(self, message: Message, error: BaseException) -> None:
         was_offline = self._pacer.offline
         self._pacer.refused()
         self.problem = f"AWS IoT Core: {describe(error)}"
         if self._pacer.offline and not was_offline:
             logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
-        if self._pacer.refusals >= TOO_MANY or not self._window_may_be_full():
+        if self._pacer.refusals >= TOO_MANY or not self._window_may_be_full(message):
             self._take_back_doubtful(certain=self._pacer.offline)
 
-    def _window_may_be_full(self) -> bool:
-        """Whether the nucleus may have refused a message only because it came too soon after the last ten."""
-        if len(self._doubtful) < DOUBTFUL_MESSAGES:
-            return False
-        return self._monotonic() - self._doubtful[0][0] < SLOW * DOUBTFUL_MESSAGES / self._pacer.rate
+    def _window_may_be_full(self, refused: Message) -> bool:
+        """Whether the nucleus may have refused a message only because it came too soon after others."""
+        since = self._monotonic() - SLOW * DOUBTFUL_MESSAGES / self._pacer.rate
+        recent = [message for moment, _, message in self._doubtful if moment >= since]
+        return len(recent) == DOUBTFUL_MESSAGES or _packet_bytes([*recent, refused]) > WINDOW_BYTES
 
     def _take_back_doubtful(self, *, certain: bool) -> None:
         """What the nucleus took last may never have left the device; it goes again, with the same id.
@@ -500,8 +500,7 @@ class CloudPublisher:
         """Whether the window has room; a message that is larger than the window goes alone."""
         if not self._in_flight:
             return True
-        held = [flight.message for flight in self._in_flight.values()]
-        return sum(len(each.topic) + len(each.payload) + PACKET_BYTES for each in (*held, message)) <= WINDOW_BYTES
+        return _packet_bytes([*(flight.message for flight in self._in_flight.values()), message]) <= WINDOW_BYTES
 
     def _launch(self, flight: _Flight) -> int:
         self._sent += 1
@@ -535,6 +534,11 @@ class CloudPublisher:
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
             return max(0.0, min(due) - moment)
+
+
+def _packet_bytes(messages: Iterable[Message]) -> int:
+    """What messages take as MQTT packets."""
+    return sum(len(message.topic.encode()) + len(message.payload) + PACKET_BYTES for message in messages)
 
 
 def _is_invalid(error: BaseException) -> bool:
