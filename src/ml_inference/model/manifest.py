@@ -57,7 +57,7 @@ class Histogram(_Strict):
     """
 
     edges: list[Finite] = Field(min_length=2, max_length=257)
-    counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, max_length=256)
+    counts: list[Annotated[int, Field(ge=0, le=2**53)]] = Field(min_length=1, max_length=256)
 
     @model_validator(mode="after")
     def _shape(self) -> Histogram:

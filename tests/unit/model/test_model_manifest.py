@@ -55,6 +55,7 @@ def test_a_newer_format_says_that_the_component_must_be_updated_first_whatever_e
         ({"features": [{"name": "x", "minimum": 2.0, "maximum": 1.0}]}, "minimum 2.0 is not below maximum 1.0"),
         ({"features": [{"name": "x", "histogram": {"edges": [0, 1], "counts": [1, 2]}}]}, "needs 3 edges"),
         ({"features": [{"name": "x", "histogram": {"edges": [1, 0], "counts": [1]}}]}, "must ascend"),
+        ({"features": [{"name": "x", "histogram": {"edges": [0, 1], "counts": [10**309]}}]}, "less than or equal"),
         ({"golden": []}, "golden: List should have at least 1 item"),
         ({"golden": [{"reading": {"Torque": 1.0}, "score": 0.1}]}, r"golden\[0\].reading and features differ"),
         ({"normal_class": 0}, "normal_class must be an index into classes"),
