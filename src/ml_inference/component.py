@@ -23,11 +23,10 @@ from typing import Any
 
 from ml_inference import __version__
 from ml_inference.config import Configuration, ConfigurationError, parse_configuration
-from ml_inference.greengrass.cloud import ANSWER_SECONDS, CloudPublisher
+from ml_inference.greengrass.cloud import CloudPublisher
 from ml_inference.greengrass.listener import Listener
 from ml_inference.greengrass.local import LocalPublisher
 from ml_inference.greengrass.session import (
-    CALL_TIMEOUT,
     CallFailedError,
     Connector,
     NucleusUnavailableError,
@@ -44,6 +43,7 @@ from ml_inference.outbox import Outbox
 from ml_inference.pipeline import Pipeline, now
 from ml_inference.rollout import Loaded, ModelSlot, Source, artifact_model_directory, load_checked
 from ml_inference.routing import Router
+from ml_inference.timing import Timing
 from ml_inference.worker import Worker
 
 EXIT_STOPPED = 0
@@ -56,48 +56,6 @@ REFUSALS = 2
 connection also closes because the nucleus is just going down."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long the component waits for what; all in seconds.
-
-    Attributes:
-        stop: For finishing after SIGTERM; classic kills after about 5 s.
-        connect: For one attempt to connect.
-        call: For the answer to a call.
-        first_reconnect: Pause after the first failed attempt.
-        longest_reconnect: Pause that it grows to.
-        reconnect_limit: Without a connection, after which only a restart, with a new token, can help.
-        configuration_poll: Between looks at the configuration: on nucleus lite the subscription to its updates can die in
-            silence.
-        model_poll: Between looks at the model directories.
-        model_wait: At the start, for a model that is not there yet: its component may be deployed together with this one.
-        stall: Without any answer, while calls wait for one, after which the connection counts as lost.
-        silence: Without a message, after which the subscription has to prove that it is alive.
-        patience: For that proof, once the nucleus has taken what has to come back.
-        cloud: Without an answer to a message for the cloud, after which it counts as refused.
-        defer: For which a deployment is put off while the queue drains.
-        longest_defer: For which it is put off in all.
-        tick: Between looks at what is due.
-    """
-
-    stop: float = 3.5
-    connect: float = 2.0
-    call: float = CALL_TIMEOUT
-    first_reconnect: float = 0.1
-    longest_reconnect: float = 5.0
-    reconnect_limit: float = 60.0
-    configuration_poll: float = 30.0
-    model_poll: float = 2.0
-    model_wait: float = 5.0
-    stall: float = 30.0
-    silence: float = 5.0
-    patience: float = 2.0
-    cloud: float = ANSWER_SECONDS
-    defer: float = 1.0
-    longest_defer: float = 10.0
-    tick: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,11 @@ def main() -> int:
 def make(changed: dict[str, float], overrides: dict[str, Any], *, child: bool) -> Component:
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     # Imported late, as `ml-inference run` does: from the first moment on it can be stopped.
-    from ml_inference.component import Component, Timing  # noqa: PLC0415
+    from ml_inference.component import Component  # noqa: PLC0415
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.model.bundle import load_model  # noqa: PLC0415
     from ml_inference.rollout import load_checked  # noqa: PLC0415
+    from ml_inference.timing import Timing  # noqa: PLC0415
 
     def load(directory: Path, trusted_keys: Sequence[str]) -> Model:
         return load_model(directory, trusted_keys=trusted_keys)

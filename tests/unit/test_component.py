@@ -6,8 +6,9 @@ from typing import cast
 
 import pytest
 
-from ml_inference.component import EXIT_CONNECTION_LOST, EXIT_STOPPED, REFUSALS, Component, Timing
+from ml_inference.component import EXIT_CONNECTION_LOST, EXIT_STOPPED, REFUSALS, Component
 from ml_inference.greengrass.session import Connector, TokenRefusedError
+from ml_inference.timing import Timing
 
 
 class RefusingConnector:
