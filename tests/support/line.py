@@ -18,14 +18,13 @@ from greengrass_sandbox.background import BackgroundNucleus, BackgroundTap
 from greengrass_sandbox.nucleus import Nucleus
 from greengrass_sandbox.topics import Message, Tap
 from ml_inference.greengrass.local import WINDOW
+from support.clocks import SECONDS, until
 from support.models import NORMAL
 from support.nursery import Child, Nursery
 
 ROOT = Path(__file__).parents[2]
 NAME = "com.example.MLInference"
 REQUEST = "ml/inference/request"
-SECONDS = 20.0
-"""Far more than anything here takes; only a failure waits that long."""
 STOP_SECONDS = 4.0
 """Promised from SIGTERM to the end; the classic nucleus kills after 5."""
 QUICK = {"tick": 0.05, "first_reconnect": 0.02, "longest_reconnect": 0.2, "model_poll": 0.1}
@@ -257,14 +256,6 @@ class Line:
         if self.log.exists():
             for sign in ("Traceback", "internal error"):
                 assert sign not in self.log.read_text(), self.log.read_text()
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for what only time shows, such as a process's threads."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def accounted(health: Mapping[str, Any]) -> bool:

@@ -3,10 +3,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from random import Random
 from threading import Event, Thread
 from typing import Any, cast
 
@@ -33,6 +32,7 @@ from ml_inference.monitoring import pacing
 from ml_inference.monitoring.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE
 from ml_inference.outbox import Outbox
 from ml_inference.routing import Message
+from support.clocks import Clock, LongestPauses, until
 from support.sessions import BROKEN, FORBIDDEN, INVALID, REFUSED, Call, FakeSession
 
 SECONDS = 20.0
@@ -48,28 +48,6 @@ def message(number: int, *, weight: int = 1, alarm: bool = False, size: int = 0)
 
 def name(call: Call) -> str:
     return call.payload.decode().rstrip(".")
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.002)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.moment = 1_000.0
-
-    def __call__(self) -> float:
-        return self.moment
-
-
-class LongestPauses(Random):
-    """Chance that always gives the longest pause, so that tests know when the next question is due."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return max(a, b)
 
 
 class Bench:
@@ -868,10 +846,10 @@ def test_the_thread_wakes_for_a_result_for_an_answer_and_for_a_session(publisher
     session = FakeSession()
     publisher.attach(cast("Session", session))
     session.wait_for_calls(1)[0].answer()
-    eventually(lambda: publisher.counts().delivered == 1)
+    until(lambda: publisher.counts().delivered == 1)
     publisher.offer([message(2)])
     session.wait_for_calls(2)[1].answer()
-    eventually(lambda: publisher.counts().delivered == 2)
+    until(lambda: publisher.counts().delivered == 2)
 
 
 def test_what_comes_just_before_the_thread_sleeps_wakes_it(
@@ -973,7 +951,7 @@ def test_the_books_balance_at_every_moment_while_threads_offer_answer_and_reconn
     threads[1].join(SECONDS)
     session = FakeSession(at_once=None)
     publisher.attach(cast("Session", session))
-    eventually(lambda: publisher.counts().waiting == 0)
+    until(lambda: publisher.counts().waiting == 0)
     counts = publisher.counts()
     assert (counts.delivered, counts.unwanted, counts.expired) == (302, 151, 0)
 
@@ -1019,8 +997,8 @@ def all_of(count: int) -> list[str]:
 def test_over_the_sdk_results_arrive_in_order(real: Cloud, publisher: CloudPublisher) -> None:
     real.connect(publisher)
     publisher.offer([message(number) for number in range(40)])
-    eventually(lambda: publisher.counts().delivered == 40)
-    eventually(lambda: real.arrived() == all_of(40))
+    until(lambda: publisher.counts().delivered == 40)
+    until(lambda: real.arrived() == all_of(40))
 
 
 def test_over_the_sdk_results_of_an_offline_time_arrive_later_in_order(
@@ -1032,13 +1010,13 @@ def test_over_the_sdk_results_of_an_offline_time_arrive_later_in_order(
         real.nucleus.faults.spool_full()
     real.connect(publisher)
     publisher.offer([message(number) for number in range(30)])
-    eventually(lambda: publisher.offline and not publisher._in_flight)
+    until(lambda: publisher.offline and not publisher._in_flight)
     assert publisher.problem
     assert publisher.problem.startswith("AWS IoT Core: ServiceError")
     assert publisher.counts().waiting == 30
     real.nucleus.faults.clear()
-    eventually(lambda: publisher.counts().delivered == 30)
-    eventually(lambda: real.arrived() == all_of(30))
+    until(lambda: publisher.counts().delivered == 30)
+    until(lambda: real.arrived() == all_of(30))
     assert publisher.problem is None
 
 
@@ -1047,13 +1025,13 @@ def test_over_the_sdk_nothing_is_missing_after_connections_broke(real: Cloud, pu
         session = real.connect(publisher)
         before = publisher.counts().delivered
         publisher.offer([message(number) for number in range(start, start + 20)])
-        eventually(lambda before=before: publisher.counts().delivered > before)  # type: ignore[misc]
+        until(lambda before=before: publisher.counts().delivered > before)  # type: ignore[misc]
         real.nucleus.faults.drop_connections()
         assert session.lost.wait(SECONDS)
         publisher.detach()
     real.connect(publisher)
-    eventually(lambda: publisher.counts().delivered == 60)
-    eventually(lambda: set(real.arrived()) == set(all_of(60)))
+    until(lambda: publisher.counts().delivered == 60)
+    until(lambda: set(real.arrived()) == set(all_of(60)))
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
@@ -1065,8 +1043,8 @@ def test_over_the_sdk_lost_answers_cost_a_repeat_at_most(real: Cloud, tmp_path: 
     real.nucleus.faults.answer_never("PublishToIoTCore", times=3, carried_out=carried_out)
     real.connect(publisher)
     publisher.offer([message(number) for number in range(10)])
-    eventually(lambda: publisher.counts().delivered == 10)
-    eventually(lambda: set(real.arrived()) == set(all_of(10)))
+    until(lambda: publisher.counts().delivered == 10)
+    until(lambda: set(real.arrived()) == set(all_of(10)))
     publisher.stop(5)
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from hypothesis import settings
@@ -15,6 +15,7 @@ from greengrass_sandbox import BackgroundNucleus
 from ml_inference.greengrass.local import ATTEMPTS, RESERVE, WINDOW, LocalPublisher
 from ml_inference.greengrass.session import Connector, Session
 from ml_inference.routing import Message
+from support.clocks import Clock, until
 from support.sessions import BROKEN, FORBIDDEN, FakeSession
 
 SECONDS = 20.0
@@ -27,21 +28,6 @@ def message(number: int) -> Message:
 
 def numbers(session: FakeSession) -> list[int]:
     return [int(payload) for payload in session.payloads()]
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.002)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.moment = 1_000.0
-
-    def __call__(self) -> float:
-        return self.moment
 
 
 @pytest.fixture
@@ -411,7 +397,7 @@ def test_over_the_sdk_nothing_is_missing_and_order_is_kept_after_connections_bro
     thread = in_background(publish)
     for done in (50, 120, 200):
         session = real.connect(publisher)
-        eventually(lambda done=done: publisher.published > done)  # type: ignore[misc]
+        until(lambda done=done: publisher.published > done)  # type: ignore[misc]
         real.nucleus.faults.drop_connections()
         assert session.lost.wait(SECONDS)
         publisher.detach()

@@ -20,22 +20,7 @@ from ml_inference.monitoring.pacing import (
     OFFLINE_PAUSE,
     Pacer,
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.moment = 1_000.0
-
-    def __call__(self) -> float:
-        return self.moment
-
-
-class LeastJitter(Random):
-    """Pauses are as long as they can be."""
-
-    def uniform(self, a: float, b: float) -> float:
-        del a
-        return b
+from support.clocks import Clock, LongestPauses
 
 
 @pytest.fixture
@@ -45,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def pacer(clock: Clock) -> Pacer:
-    return Pacer(clock, LeastJitter())
+    return Pacer(clock, LongestPauses())
 
 
 def go(pacer: Pacer, clock: Clock) -> float:
@@ -214,7 +199,7 @@ def test_an_answer_that_says_nothing_about_the_way_ends_the_wait_for_it_and_noth
 )
 def test_as_soon_as_every_message_is_answered_the_wait_has_an_end(steps: list[tuple[str, float]]) -> None:
     clock = Clock()
-    pacer = Pacer(clock, LeastJitter())
+    pacer = Pacer(clock, LongestPauses())
     on_the_way = 0
     for step, seconds in steps:
         clock.moment += seconds

@@ -21,15 +21,8 @@ from ml_inference.messages import (
 )
 from ml_inference.monitoring.states import MAX_MACHINES
 from ml_inference.routing import ERROR_BURST, ERRORS_PER_SECOND, Message, Router
+from support.clocks import Clock
 from support.models import NORMAL, SIX
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.moment = 1_000.0
-
-    def __call__(self) -> float:
-        return self.moment
 
 
 @pytest.fixture

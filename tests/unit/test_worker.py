@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,16 +19,10 @@ from ml_inference.pipeline import Judgement, Pipeline
 from ml_inference.rollout import artifact_model_directory
 from ml_inference.routing import Message, Router
 from ml_inference.worker import Worker
+from support.clocks import until
 from support.models import ABNORMAL, NORMAL, train_small
 
 SECONDS = 20.0
-
-
-def eventually(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.002)
 
 
 class Bench:
@@ -195,7 +189,7 @@ def test_a_change_takes_effect_before_the_next_message_and_says_when(bench: Benc
     in_use = Event()
     bench.worker.start()
     bench.send(NORMAL)
-    eventually(lambda: bench.local)
+    until(lambda: bench.local)
     bench.worker.swap(load_model(train_small(tmp_path / "next", version="2.0.0")), in_use.set)
     bench.worker.judge_by(Judgement(threshold=0.0))
     bench.send(NORMAL)
@@ -304,7 +298,7 @@ def test_the_challenger_is_judged_by_the_same_rules_and_can_be_dismissed(bench: 
     bench.worker.judge_by(Judgement(threshold=0.0))
     bench.worker.start()
     bench.send(NORMAL)
-    eventually(lambda: bench.worker.as_message().get("challenger", {}).get("compared"))
+    until(lambda: bench.worker.as_message().get("challenger", {}).get("compared"))
     assert bench.worker.as_message()["challenger"]["agreement"] == 1.0
     bench.worker.challenge(None, Judgement())
-    eventually(lambda: "challenger" not in bench.worker.as_message())
+    until(lambda: "challenger" not in bench.worker.as_message())
