@@ -224,6 +224,9 @@ class Sandbox:
         except subprocess.TimeoutExpired:
             self._process.terminate()
             self._process.wait(15)
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(OSError):  # what was not read any more; since Python 3.13 it would be told at the end
+            self._process.stdin.close()
 
     def say(self, verb: str) -> None:
         """Give the sandbox a verb.
