@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from datetime import datetime, timezone
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import awsiot.greengrasscoreipc
 from awsiot.eventstreamrpc import LifecycleHandler
@@ -40,7 +40,18 @@ _SUMMARY_S = 60.0
 _LATE_S = 1.0
 """More than this behind the clock (a suspended machine), and the missed readings are left out."""
 
-_Event = Literal["connection lost", "configuration changed"]
+_Event = Literal["stopped", "connection lost", "configuration changed"]
+
+
+def run(overrides: Mapping[str, Any], *, seconds: float | None = None) -> NoReturn:
+    """Publish, and end the process; see `publish`."""
+    try:
+        code = publish(overrides, seconds=seconds)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    logging.shutdown()
+    # The SDK's native threads may take their time to end, and the nucleus kills after 5 s.
+    os._exit(code)
 
 
 def publish(overrides: Mapping[str, Any], *, seconds: float | None = None) -> int:
@@ -62,9 +73,16 @@ def publish(overrides: Mapping[str, Any], *, seconds: float | None = None) -> in
     if missing:
         _log.error("not started by a nucleus: %s not set", ", ".join(missing))
         return EXIT_CANNOT_START
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # nucleus lite may send it twice
+        # Python drops an exception that is raised inside a callback of the SDK; the word in the queue stays.
+        events.put("stopped")
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
     try:
         connection = awsiot.greengrasscoreipc.connect(lifecycle_handler=_Watch(events), timeout=_ANSWER_S)
     except Exception as error:  # noqa: BLE001 - whatever the SDK raises here, a restart with a new token is the cure
@@ -76,11 +94,6 @@ def publish(overrides: Mapping[str, Any], *, seconds: float | None = None) -> in
         return _Session(ipc, events, overrides).run(seconds)
     finally:
         ipc.close()
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # nucleus lite may send it twice
-    raise SystemExit(0)
 
 
 class _Watch(LifecycleHandler):
@@ -129,6 +142,8 @@ class _Session:
         try:
             while True:
                 event = self._tell(machines, settings, ends)
+                if event == "stopped":
+                    return 0
                 if event == "connection lost":
                     return EXIT_CONNECTION_LOST
                 if event is None:
@@ -234,10 +249,12 @@ class _Outbound:
             self.dropped += 1
             return
         try:
-            future = self._ipc.publish_to_topic_async(
-                topic=topic,
-                publish_message=model.PublishMessage(binary_message=model.BinaryMessage(message=payload)),
-            )
+            operation = self._ipc.client.new_publish_to_topic()
+            content = model.PublishMessage(binary_message=model.BinaryMessage(message=payload))
+            operation.activate(model.PublishToTopicRequest(topic=topic, publish_message=content))
+            future = operation.get_response()
+            # Nucleus lite leaves it open, and each one that is open costs some 5 kB for as long as the connection lives.
+            future.add_done_callback(lambda _: operation.close())
         except Exception as error:  # noqa: BLE001 - the SDK raises what it likes once a connection is going down
             self.failed += 1
             self._report(error)
