@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         _log.error("%s", wrong)
         return _EXIT_USAGE
     if arguments.ipc:
-        from sensor_simulator.component import run  # noqa: PLC0415 - only publishing needs the SDK
+        from sensor_simulator.component import publish_and_exit  # noqa: PLC0415 - only publishing needs the SDK
 
-        run(given, seconds=arguments.seconds)
+        publish_and_exit(given, seconds=arguments.seconds)
     settings = parse(given, _FILE_DEFAULTS)
     rows = settings.fleet().rows(seconds=arguments.seconds or _FILE_SECONDS, step=1.0 / settings.rate_hz)
     write = _write_jsonl if arguments.format == "jsonl" else _write_csv

@@ -43,7 +43,7 @@ _LATE_S = 1.0
 _Event = Literal["stopped", "connection lost", "configuration changed"]
 
 
-def run(overrides: Mapping[str, Any], *, seconds: float | None = None) -> NoReturn:
+def publish_and_exit(overrides: Mapping[str, Any], *, seconds: float | None = None) -> NoReturn:
     """Publish, and end the process; see `publish`."""
     try:
         code = publish(overrides, seconds=seconds)
