@@ -152,17 +152,18 @@ def has_decimal_comma(cell: str) -> bool:
     return _DECIMAL_COMMA.fullmatch(cell.strip()) is not None
 
 
-def decimal_commas(path: Path) -> bool:
-    """Whether the first rows of a table in CSV hold numbers with a decimal comma.
+def decimal_hint(path: Path) -> str:
+    """What to append to an error about a table in CSV whose first rows hold numbers with a decimal comma; "" for others.
 
     Raises:
         TableError: See `read_csv`.
     """
     if is_json_lines(path):
-        return False
+        return ""
     rows = (row for _, row in itertools.islice(read_csv(path), _ROWS_LOOKED_AT))
     cells = itertools.chain.from_iterable(row if isinstance(row, list) else row.values() for row in rows)
-    return any(isinstance(cell, str) and has_decimal_comma(cell) for cell in cells)
+    found = any(isinstance(cell, str) and has_decimal_comma(cell) for cell in cells)
+    return f": {DECIMAL_POINT}" if found else ""
 
 
 def _lines(path: Path, part: Part) -> Iterator[tuple[int, bytes]]:

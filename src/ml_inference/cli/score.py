@@ -24,7 +24,7 @@ from ml_inference.model.bundle import load_model, load_verified
 from ml_inference.model.manifest import ModelError
 from ml_inference.pipeline import Judgement
 from ml_inference.replay import Totals, compare, score_table
-from ml_inference.tables import DECIMAL_POINT, Part, TableError, decimal_commas, split_table
+from ml_inference.tables import Part, TableError, decimal_hint, split_table
 
 _BYTES_PER_PROCESS = 8_000_000
 """A part smaller than this is scored before another process is ready: starting one takes about a second."""
@@ -97,12 +97,8 @@ def _score(arguments: argparse.Namespace) -> None:
     )
     if totals.rejected and not totals.scored:
         raise TableError(
-            f"{arguments.data}: every reading was rejected, for the reason in its line of the results{_hint(arguments.data)}"
+            f"{arguments.data}: every reading was rejected, for the reason in its line of the results{decimal_hint(arguments.data)}"
         )
-
-
-def _hint(table: Path) -> str:
-    return f": {DECIMAL_POINT}" if decimal_commas(table) else ""
 
 
 def _score_part(arguments: argparse.Namespace) -> None:
@@ -183,7 +179,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     report = comparison.as_json()
     print(json.dumps(report, indent=1) if arguments.json else _table(report))
     if comparison.rejected and not comparison.overall.readings:
-        raise TableError(f"{arguments.data}: no reading was scored by both models{_hint(arguments.data)}")
+        raise TableError(f"{arguments.data}: no reading was scored by both models{decimal_hint(arguments.data)}")
 
 
 def _table(report: JsonObject) -> str:

@@ -28,10 +28,9 @@ from ml_inference.packaging.formats import HEAD_BYTES, Kind, kind_of, require_lo
 from ml_inference.packaging.readings import confusable, golden_candidates
 from ml_inference.packaging.request import Report, Request
 from ml_inference.tables import (
-    DECIMAL_POINT,
     Document,
     TableError,
-    decimal_commas,
+    decimal_hint,
     is_json_lines,
     read_csv,
     read_json_lines,
@@ -209,8 +208,9 @@ class _Table:
                 expected.append(_expected_score(document, column, number))
             rows.append(np.array(reading.values, dtype=np.float32))
         if not rows:
-            hint = f": {DECIMAL_POINT}" if decimal_commas(path) else ""
-            raise PackagingError(f"data: holds no reading of this model ({problem or 'it is empty'}){hint}")
+            raise PackagingError(
+                f"data: holds no reading of this model ({problem or 'it is empty'}){decimal_hint(path)}"
+            )
         return cls(np.array(rows), None if column is None else expected, unusable)
 
 
