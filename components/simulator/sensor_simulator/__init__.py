@@ -5,5 +5,6 @@ Needs nothing but the standard library, except for publishing over Greengrass IP
 
 from sensor_simulator.faults import Fault
 from sensor_simulator.fleet import COLUMNS, LABEL, SENSORS, UNITS, Fleet, Row
+from sensor_simulator.truth import Truth
 
-__all__ = ["COLUMNS", "LABEL", "SENSORS", "UNITS", "Fault", "Fleet", "Row"]
+__all__ = ["COLUMNS", "LABEL", "SENSORS", "UNITS", "Fault", "Fleet", "Row", "Truth"]

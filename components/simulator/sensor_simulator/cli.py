@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     setting("--bad-every", "BadEvery", "N", "every Nth message is malformed; not in CSV (default: 0, none)")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the file (default: csv)")
     parser.add_argument("--out", metavar="FILE", help="file to write, - for standard output (the default)")
+    parser.add_argument("--episodes", metavar="FILE", help="file for the truth: one episode a line, as JSON")
     parser.add_argument(
         "--ipc",
         action="store_true",
@@ -74,7 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         publish_and_exit(given, seconds=arguments.seconds)
     settings = parse(given, _FILE_DEFAULTS)
-    rows = settings.fleet().rows(seconds=arguments.seconds or _FILE_SECONDS, step=1.0 / settings.rate_hz)
+    fleet, seconds, step = settings.fleet(), arguments.seconds or _FILE_SECONDS, 1.0 / settings.rate_hz
+    if arguments.episodes:
+        with Path(arguments.episodes).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(truth.as_row()) + "\n" for truth in fleet.truth(seconds=seconds, step=step))
+    rows = fleet.rows(seconds=seconds, step=step)
     write = _write_jsonl if arguments.format == "jsonl" else _write_csv
     if arguments.out in (None, "-"):
         try:
@@ -103,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _contradiction(arguments: argparse.Namespace, given: Mapping[str, Any]) -> str | None:
-    if arguments.ipc and (arguments.out or arguments.format):
-        return "--out and --format are for files, not for --ipc"
+    if arguments.ipc and (arguments.out or arguments.format or arguments.episodes):
+        return "--out, --format and --episodes are for files, not for --ipc"
     if not arguments.ipc and "Topic" in given:
         return "--topic is for --ipc"
     if not arguments.ipc and given.get("BadEvery") and arguments.format != "jsonl":

@@ -7,6 +7,7 @@ machines do, too. The label is not "a fault is in there somewhere" but what a ma
 
 import enum
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sensor_simulator.cylinder import Condition
@@ -58,6 +59,16 @@ def condition(fault: Fault | None, degree: float, age: float = 0.0) -> Condition
     return Condition(load, looseness=looseness)
 
 
+SIGNATURES: Mapping[Fault, tuple[str, ...]] = {
+    Fault.BEARING_WEAR: ("rVibration_Z_RMS_Velocity", "rVibration_X_RMS_Velocity"),
+    Fault.MISALIGNMENT: ("rVibration_X_RMS_Velocity",),
+    Fault.OVERLOAD: ("wCurrentLoad", "wRMSCurrent"),
+    Fault.SLIPPING_ENCODER: ("wEncoderVelocity",),
+}
+"""The sensors that point to each fault. Heat is left out: every fault of the machine brings it, so it tells none of them apart.
+A stuck sensor's signature is the sensor itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Growth:
     """How a fault's degree develops."""
@@ -94,6 +105,13 @@ class Episode:
     """Degree at which the growth ends, up to 1."""
     power: float
 
+    @property
+    def called_s(self) -> float | None:
+        """When the degree reaches `CALL_LIMIT`; None if it never does."""
+        if self.peak < CALL_LIMIT:
+            return None
+        return self.onset_s + (self.grown_s - self.onset_s) * float((CALL_LIMIT / self.peak) ** (1.0 / self.power))
+
     def degree(self, time_s: float) -> float:
         """Say how far the fault has grown, 0 to 1."""
         if not self.onset_s <= time_s < self.repair_s:
@@ -124,6 +142,12 @@ class Episodes:
         while self._next is not None and time_s >= self._next.back_s:
             self._next = self._plan(self._next.number + 1, self._next.back_s)
         return self._next if self._next is not None and time_s >= self._next.onset_s else None
+
+    def until(self, time_s: float) -> Iterator[Episode]:
+        """Give the episodes, one after the other, that begin up to a story time; instead of `at`, not between its calls."""
+        while self._next is not None and self._next.onset_s <= time_s:
+            yield self._next
+            self._next = self._plan(self._next.number + 1, self._next.back_s)
 
     def _plan(self, number: int, after_s: float) -> Episode | None:
         if self._rate <= 0.0:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 from sensor_simulator.cylinder import Build, Cylinder
-from sensor_simulator.faults import CALL_LIMIT, Episodes, Fault, condition
-from sensor_simulator.instruments import Instruments
+from sensor_simulator.faults import CALL_LIMIT, SIGNATURES, Episodes, Fault, condition
+from sensor_simulator.instruments import Instruments, Sticking
 from sensor_simulator.line import DAY_S, Line
 from sensor_simulator.randomness import stream
+from sensor_simulator.truth import Truth, iso
 
 UNITS = {
     "rVibration_Temp": "degC",
@@ -41,6 +42,8 @@ class Machine:
     def __init__(self, number: int, *, seed: int, fault_rate: float, fault: Fault | None, accelerate: float) -> None:
         """Build a machine that differs a little from its type; arguments as for `Fleet`."""
         self.equipment_id = f"cylinder-{number}"
+        self._number, self._seed = number, seed
+        self._fault_rate, self._fault = fault_rate, fault
         own = stream(seed, number, "build")
         build = Build(
             cycle_s=own.uniform(6.3, 7.7),
@@ -85,12 +88,40 @@ class Machine:
         state = condition(episode.fault if episode else None, degree, age)
         truth = self._cylinder.advance(clock_s=step, story_s=passed, demand=demand, condition=state)
         reading = self._instruments.read(truth, time_s, episode, degree)
-        row: Row = {"equipment_id": self.equipment_id, "timestamp": _iso(at)}
+        row: Row = {"equipment_id": self.equipment_id, "timestamp": iso(at)}
         row.update(zip(SENSORS, reading, strict=True))
         row[LABEL] = 1.0 if degree >= CALL_LIMIT else 0.0
         row["episode"] = f"{self.equipment_id}/{episode.number}" if episode else ""
         row["fault"] = episode.fault.value if episode else ""
         return row
+
+    def truth(self, *, seconds: float, step: float, start: datetime) -> Iterator[Truth]:
+        """Give the episodes that readings from the beginning on meet; arguments as for `Fleet.rows`."""
+        passed = step * self._accelerate
+        ends = round(seconds / step) * passed
+        plan = Episodes(self._seed, self._number, rate=self._fault_rate, fault=self._fault)
+        sticking = Sticking(self._seed, self._number)
+
+        def moment(story_s: float) -> datetime:
+            return start + timedelta(seconds=story_s - passed)
+
+        for episode in plan.until(ends):
+            # The first reading in it is the last one before its end, or there is none.
+            if math.floor(episode.repair_s / passed) * passed < episode.onset_s:
+                continue
+            stuck = episode.fault is Fault.STUCK_SENSOR
+            yield Truth(
+                equipment_id=self.equipment_id,
+                episode=f"{self.equipment_id}/{episode.number}",
+                kind="sensor" if stuck else "equipment",
+                fault=episode.fault.value,
+                sensors=(SENSORS[sticking.at(episode)[0]],) if stuck else SIGNATURES[episode.fault],
+                onset=moment(episode.onset_s),
+                label=None if episode.called_s is None else moment(episode.called_s),
+                full=moment(episode.grown_s),
+                repair=moment(episode.repair_s),
+                back=moment(episode.back_s),
+            )
 
 
 class Fleet:
@@ -124,6 +155,7 @@ class Fleet:
         Raises:
             ValueError: If there is no such fault.
         """
+        self._accelerate = accelerate
         kind = None if fault is None else Fault(fault)
         self.machines = tuple(
             Machine(number, seed=seed, fault_rate=fault_rate, fault=kind, accelerate=accelerate)
@@ -135,18 +167,22 @@ class Fleet:
 
         Args:
             seconds: How long, by the clock.
-            step: Between two readings of a machine, in seconds.
-            start: Timestamp of the first readings, aware.
+            step: Between two readings of a machine, in seconds by the clock.
+            start: Timestamp of the first readings, aware; the following ones are later by as much as has passed in the story.
 
         Yields:
             One reading of one machine; see `COLUMNS`. ``wCylinderStatus`` is 1.0 where a maintenance engineer would call the machine
             abnormal. ``episode`` and ``fault`` are set from the onset on, "" where there is none.
         """
         for count in range(round(seconds / step)):
-            at = start + timedelta(seconds=count * step)
+            at = start + timedelta(seconds=count * step * self._accelerate)
             for machine in self.machines:
                 yield machine.read(step=step, at=at)
 
+    def truth(self, *, seconds: float, step: float = 1.0, start: datetime = START) -> list[Truth]:
+        """Give the episodes in the readings that the first call of `rows` gives with the same arguments, in the order of their onsets.
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        An episode that goes on beyond the last reading has its planned end.
+        """
+        found = [truth for machine in self.machines for truth in machine.truth(seconds=seconds, step=step, start=start)]
+        return sorted(found, key=lambda truth: truth.onset)

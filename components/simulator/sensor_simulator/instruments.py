@@ -27,6 +27,28 @@ _ORDINARY = Signals(68.0, 90.0, 52.0, 107.0, 107.5, 25.9)
 _BURST_X_SHARE = 0.6
 
 
+class Sticking:
+    """Which sensor sticks in each of a machine's stuck-sensor episodes, and at what; drawn in the order of the episodes.
+
+    Contacts fail while things start to move and warm up, so the last word lies between standstill and the ordinary value.
+    """
+
+    def __init__(self, seed: int, machine: int) -> None:
+        """Prepare the first one; arguments as for `Instruments`."""
+        self._random = stream(seed, machine, "sticking")
+        self._episode = 0
+        self._sensor, self._value = 0, 0.0
+
+    def at(self, episode: Episode) -> tuple[int, float]:
+        """Give the number of the sensor and its last word, for an episode of `Fault.STUCK_SENSOR`; in order."""
+        if self._episode != episode.number:
+            self._episode = episode.number
+            self._sensor = sensor = self._random.randrange(len(_ORDINARY))
+            share = self._random.uniform(0.1, 0.6)
+            self._value = _STANDSTILL[sensor] + share * (_ORDINARY[sensor] - _STANDSTILL[sensor])
+        return self._sensor, self._value
+
+
 class Instruments:
     """The six sensors of one machine."""
 
@@ -44,9 +66,7 @@ class Instruments:
         self._current_gain = mounting.gauss(1.0, 0.008)
         self._load_gain = mounting.gauss(1.0, 0.010)
         self._noise = stream(seed, machine, "noise")
-        self._sticking = stream(seed, machine, "sticking")
-        self._stuck_episode = 0
-        self._stuck_sensor, self._stuck_value = 0, 0.0
+        self._sticking = Sticking(seed, machine)
         self._bursts = stream(seed, machine, "bursts")
         self._burst, self._burst_from_s, self._burst_until_s = 0.0, 0.0, 0.0
 
@@ -77,18 +97,11 @@ class Instruments:
         return Signals(_register(values[0], *_TEMPERATURE_LIMITS), *(_register(value) for value in values[1:]))
 
     def _stick(self, values: list[float], episode: Episode, degree: float) -> None:
-        """Let one sensor freeze, at first for a few readings, in the end for good.
-
-        Contacts fail while things start to move and warm up, so the last word lies between standstill and the ordinary value.
-        """
-        if self._stuck_episode != episode.number:
-            self._stuck_episode = episode.number
-            self._stuck_sensor = sensor = self._sticking.randrange(len(values))
-            share = self._sticking.uniform(0.1, 0.6)
-            self._stuck_value = _STANDSTILL[sensor] + share * (_ORDINARY[sensor] - _STANDSTILL[sensor])
+        """Let one sensor freeze, at first for a few readings, in the end for good."""
+        sensor, value = self._sticking.at(episode)
         # Where an engineer would call it, four readings of five are frozen.
         if self._noise.random() < 0.8 * degree / CALL_LIMIT:
-            values[self._stuck_sensor] = self._stuck_value
+            values[sensor] = value
 
     def _burst_at(self, time_s: float) -> float:
         """Vibration from outside, in mm/s RMS: a forklift, the press next door; for minutes, a few times a shift."""
