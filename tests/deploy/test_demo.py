@@ -81,6 +81,13 @@ def test_a_nucleus_that_has_ended_is_one_line(renamed: Path, command: Command) -
     assert done.stderr.endswith("ml-inference demo: the nucleus stand-in has ended\n")
 
 
+def test_without_the_stand_in_the_demo_says_what_installs_it(command: Command, checkout: Path) -> None:
+    code = "import sys; sys.modules['greengrass_sandbox'] = None; from ml_inference.cli.main import main; sys.exit(main(['demo']))"
+    done = command(sys.executable, "-c", code, cwd=checkout)
+    assert done.returncode == 1
+    assert done.stderr == "ml-inference demo: needs the nucleus stand-in: pip install ./packages/greengrass-sandbox\n"
+
+
 def test_a_result_that_reaches_the_cloud_twice_counts_once() -> None:
     books = Books(simulator="com.acme.Line", sent=2, scored=2)
     for identifier in ("a", "b", "b"):

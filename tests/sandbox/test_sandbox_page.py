@@ -11,10 +11,9 @@ import pytest
 from greengrass_sandbox.__main__ import _FAULTS
 from greengrass_sandbox.faults import Faults
 
-PAGE = Path(__file__).parents[2] / "docs" / "sandbox.md"
+CHECKOUT = Path(__file__).parents[2]
+PAGE = CHECKOUT / "packages" / "greengrass-sandbox" / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-
-CHECKOUT = PAGE.parents[1]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import queue
 import signal
@@ -47,6 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     root = _checkout()
     if root is None:
         print("ml-inference demo: run it in a checkout of the repository", file=sys.stderr)
+        return 1
+    if importlib.util.find_spec("greengrass_sandbox") is None:
+        print(
+            "ml-inference demo: needs the nucleus stand-in: pip install ./packages/greengrass-sandbox", file=sys.stderr
+        )
         return 1
     if arguments.seconds is not None and arguments.seconds <= 0:
         arguments.seconds = None

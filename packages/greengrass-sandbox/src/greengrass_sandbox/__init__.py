@@ -10,6 +10,8 @@ from greengrass_sandbox.component import Component, State
 from greengrass_sandbox.nucleus import Deployment, DeploymentError, LogLine, Nucleus, StateChange
 from greengrass_sandbox.topics import Message, Tap
 
+__version__ = "1.0.0"
+
 __all__ = [
     "BackgroundNucleus",
     "Component",

@@ -1,7 +1,7 @@
 """The command `greengrass-sandbox`: a nucleus stand-in in the terminal, or as a process that another program drives.
 
 Everything that happens is a line on standard output, as text or (`--json`) as one JSON object; standard input takes verbs. Both are a public interface:
-`docs/sandbox.md` describes them, and a change there is a change for users. The command never ends without having ended its components.
+the package's README describes them, and a change there is a change for users. The command never ends without having ended its components.
 """
 
 from __future__ import annotations
