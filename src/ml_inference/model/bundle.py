@@ -74,7 +74,7 @@ def load_model(directory: Path, *, trusted_keys: Sequence[str] = (), expected: M
     booster = parse_booster(data)
     _check_features(booster, manifest)
     _check_objective(booster, manifest)
-    model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.features)), directory=directory)
+    model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.column_names)), directory=directory)
     check_golden(model)
     return model
 
@@ -209,11 +209,12 @@ def _check_version(data: bytes, manifest: Manifest) -> None:
 
 
 def _check_features(booster: xgboost.Booster, manifest: Manifest) -> None:
-    if booster.num_features() != len(manifest.features):
-        raise ModelError(f"features: the booster has {booster.num_features()}, the manifest {len(manifest.features)}")
+    names = manifest.column_names
+    if booster.num_features() != len(names):
+        raise ModelError(f"features: the booster has {booster.num_features()}, the manifest {len(names)}")
     if booster.feature_names is None:
         return  # A booster trained on plain arrays holds no names; the golden scores guard the order.
-    for column, (held, name) in enumerate(zip(booster.feature_names, manifest.feature_names, strict=True)):
+    for column, (held, name) in enumerate(zip(booster.feature_names, names, strict=True)):
         if held not in (name, booster_feature_name(name)):
             raise ModelError(f"features: column {column} is {held!r} in the booster and {name!r} in the manifest")
 

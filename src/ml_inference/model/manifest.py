@@ -6,16 +6,20 @@ field that is silently ignored is a check that silently did not happen. It never
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ml_inference.model.fields import Finite, Strict, Value
+from ml_inference.model.over_time import Alarm, Condition, Derived, GoldenSequence, Seconds, Usual, with_offset
+
 MANIFEST_FILE = "manifest.json"
-FORMAT: Literal[1] = 1
+FORMAT = 2
+"""The newest format that is read. What needs none of its fields is written in format 1, which older components read, too."""
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 MAX_FEATURES = 2_000
@@ -31,15 +35,9 @@ class ModelUncheckedError(ModelError):
     """The machine was too busy to finish a check; later it may hold."""
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
-
-
-class _Strict(BaseModel):
-    # Strings are not numbers here, and an unknown field is an error: see the module's first paragraph.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class _Format(BaseModel):
@@ -48,7 +46,7 @@ class _Format(BaseModel):
     format: int
 
 
-class Histogram(_Strict):
+class Histogram(Strict):
     """The distribution of one feature in the training data.
 
     Attributes:
@@ -68,7 +66,7 @@ class Histogram(_Strict):
         return self
 
 
-class Feature(_Strict):
+class Feature(Strict):
     """One input of the model.
 
     Attributes:
@@ -76,7 +74,12 @@ class Feature(_Strict):
         unit: The physical unit, for people; may be empty.
         minimum: Lowest value the sensor can physically report, in `unit`; a reading below it is rejected.
         maximum: Highest such value.
-        histogram: Distribution in the training data, the reference for drift.
+        histogram: Distribution in the training data, for people and tools.
+        missing_allowed: Whether a reading may lack it (null or absent): the model was trained on such readings.
+        withholdable: Whether the model was trained to do without it, should its sensor be faulty.
+        categories: The texts that stand for its values, in the order of the booster's codes (0, 1, ...); None for a number.
+        usual: What is usual for its sensor while the machine runs.
+        usual_off: What is usual for it in off-time, where the manifest has a `running` condition.
     """
 
     name: str = Field(min_length=1, max_length=256)
@@ -84,6 +87,13 @@ class Feature(_Strict):
     minimum: Finite | None = None
     maximum: Finite | None = None
     histogram: Histogram | None = None
+    missing_allowed: bool = False
+    withholdable: bool = False
+    categories: list[Annotated[str, Field(max_length=256)]] | None = Field(
+        default=None, min_length=1, max_length=10_000
+    )
+    usual: Usual | None = None
+    usual_off: Usual | None = None
 
     @model_validator(mode="after")
     def _limits(self) -> Feature:
@@ -91,10 +101,30 @@ class Feature(_Strict):
             raise ValueError(f"a feature cannot be named {self.name!r}: the message's envelope uses that key")
         if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
             raise ValueError(f"feature {self.name!r}: minimum {self.minimum} is not below maximum {self.maximum}")
+        if self.categories is not None:
+            if len(set(self.categories)) < len(self.categories):
+                raise ValueError(f"feature {self.name!r}: a category is named twice")
+            if self.minimum is not None or self.maximum is not None:
+                raise ValueError(f"feature {self.name!r}: categories have no minimum and no maximum")
         return self
 
+    def number(self, value: Value) -> float:
+        """A value as the booster takes it: the code of a category, NaN for one that is missing.
 
-class BoosterFile(_Strict):
+        Raises:
+            KeyError: There is no such category.
+        """
+        if value is None:
+            return math.nan
+        if isinstance(value, str):
+            try:
+                return float((self.categories or []).index(value))
+            except ValueError:
+                raise KeyError(value) from None
+        return value
+
+
+class BoosterFile(Strict):
     """The booster beside the manifest: a plain file name and the SHA-256 of its content in lower-case hexadecimal."""
 
     file: FileName
@@ -110,7 +140,7 @@ class BoosterFile(_Strict):
         return value
 
 
-class Golden(_Strict):
+class Golden(Strict):
     """A reading with the score that the training machine got for it.
 
     Attributes:
@@ -118,11 +148,11 @@ class Golden(_Strict):
         score: The booster's output; a list of class probabilities for `multi:softprob`.
     """
 
-    reading: dict[str, Finite]
+    reading: dict[str, Value]
     score: Finite | list[Finite]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Everything about a model that its booster file does not say.
 
     Attributes:
@@ -139,11 +169,18 @@ class Manifest(_Strict):
         classes: Names of the classes of a multi-class model, in the booster's order.
         normal_class: Index of the class that stands for normal operation.
         metrics: Figures on held-out data with the size of that data; for people and reports.
-        golden: Readings with known scores; at least one, or nothing would notice swapped features.
+        golden: Readings with known scores; at least one, or nothing would notice swapped features. Each counts as the first
+            one of its machine, so derived features are missing.
+        alarm: How a machine's scores become an alarm; None for the debounced verdicts of single readings.
+        horizon_seconds: The score is the probability that the machine is or becomes abnormal within this time; None for
+            a model that judges the present.
+        running: A machine is in operation while all of these hold; None: always.
+        derived: Features from the machine's own past; the booster's columns after `features`.
+        golden_sequences: Readings in order with known scores, which guard the derived features.
         source: Where the model came from (a file, a SageMaker archive, a training table); for people.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = 1
     name: Identifier
     version: Identifier
     created: str
@@ -156,18 +193,17 @@ class Manifest(_Strict):
     normal_class: int | None = Field(default=None, ge=0)
     metrics: dict[str, Any] = Field(default_factory=dict)
     golden: list[Golden] = Field(min_length=1, max_length=1_000)
+    alarm: Alarm | None = None
+    horizon_seconds: Seconds | None = None
+    running: list[Condition] | None = Field(default=None, min_length=1, max_length=16)
+    derived: list[Derived] = Field(default_factory=list, max_length=MAX_FEATURES)
+    golden_sequences: list[GoldenSequence] = Field(default_factory=list, max_length=100)
     source: str = Field(default="", max_length=1_024)
 
     @field_validator("created")
     @classmethod
     def _iso8601(cls, value: str) -> str:
-        try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            moment = datetime.min  # noqa: DTZ901 - only its missing offset is used
-        if moment.tzinfo is None:
-            raise ValueError("must be ISO 8601 with an offset, such as 2026-11-22T03:15:00Z")
-        return value
+        return with_offset(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -181,20 +217,72 @@ class Manifest(_Strict):
             if set(golden.reading) != set(names):
                 different = sorted(set(golden.reading) ^ set(names))
                 raise ValueError(f"golden[{number}].reading and features differ in {different[:5]}")
+            self._check_values(golden.reading, f"golden[{number}].reading")
+        self._check_over_time(set(names))
+        if self.format == 1 and self.needs_format_2:
+            raise ValueError("a manifest of format 1 holds nothing of format 2")
         return self
+
+    def _check_over_time(self, names: set[str]) -> None:
+        if self.alarm is not None and (self.classes is not None or self.objective != "binary:logistic"):
+            raise ValueError("alarm: needs a binary:logistic objective, whose score is a probability")
+        for condition in self.running or ():
+            if condition.feature not in names:
+                raise ValueError(f"running: there is no feature {condition.feature!r}")
+        taken = set(names)
+        for derived in self.derived:
+            if derived.source not in names:
+                raise ValueError(f"derived {derived.name!r}: there is no feature {derived.source!r}")
+            if derived.name in taken:
+                raise ValueError(f"derived {derived.name!r}: the name is taken")
+            taken.add(derived.name)
+        for number, sequence in enumerate(self.golden_sequences):
+            for place, reading in enumerate(sequence.readings):
+                where = f"golden_sequences[{number}].readings[{place}].values"
+                if set(reading.values) != names:
+                    raise ValueError(f"{where} and features differ in {sorted(set(reading.values) ^ names)[:5]}")
+                self._check_values(reading.values, where)
+
+    def _check_values(self, values: Mapping[str, Value], where: str) -> None:
+        for feature in self.features:
+            value = values[feature.name]
+            if isinstance(value, str) and value not in (feature.categories or ()):
+                raise ValueError(f"{where}: {feature.name!r} has no category {value!r}")
+            if value is None and not (feature.missing_allowed or feature.withholdable):
+                raise ValueError(f"{where}: {feature.name!r} must not be missing")
+
+    @property
+    def needs_format_2(self) -> bool:
+        """Whether it says anything that a component reading only format 1 could not know."""
+        return (
+            any(part is not None for part in (self.alarm, self.horizon_seconds, self.running))
+            or bool(self.derived or self.golden_sequences)
+            or any(
+                feature.missing_allowed
+                or feature.withholdable
+                or any(part is not None for part in (feature.categories, feature.usual, feature.usual_off))
+                for feature in self.features
+            )
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the features in the booster's column order."""
+        """Names of the features, which a reading brings, in the booster's column order."""
         return tuple(feature.name for feature in self.features)
 
-    def row(self, reading: Mapping[str, float]) -> list[float]:
-        """Values of a reading in column order.
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of all of the booster's columns: the features, then the derived ones."""
+        return (*self.feature_names, *(derived.name for derived in self.derived))
+
+    def row(self, reading: Mapping[str, Value]) -> list[float]:
+        """A booster's row of a reading without a past: its values in column order, NaN for what is missing or derived.
 
         Args:
             reading: Value by feature name; every feature must be there.
         """
-        return [reading[name] for name in self.feature_names]
+        values = [feature.number(reading[feature.name]) for feature in self.features]
+        return values + [math.nan] * len(self.derived)
 
 
 def booster_feature_name(name: str) -> str:
@@ -221,10 +309,10 @@ def parse_manifest(data: bytes | str) -> Manifest:
         # The format comes first: a newer one may break every other rule, and only its number says what to do.
         made_for = _Format.model_validate_json(data).format
     except ValidationError:
-        made_for = FORMAT
+        made_for = FORMAT  # whatever it is, the whole manifest's validation names it
     if made_for > FORMAT:
         raise ModelError(
-            f"manifest: made for a newer ml-inference (format {made_for}, this one reads format {FORMAT}): "
+            f"manifest: made for a newer ml-inference (format {made_for}, this one reads formats 1 and 2): "
             "update the component before the model"
         )
     try:
@@ -277,7 +365,28 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
 
 def dump_manifest(manifest: Manifest) -> str:
     """The manifest as JSON for a file, with unset optional fields left out."""
-    return manifest.model_dump_json(indent=1, exclude_none=True) + "\n"
+    document = _without_unset(manifest.model_dump(mode="json"))
+    if manifest.format == 1:
+        # What only format 2 knows, and is not None where it is not set.
+        for key in ("derived", "golden_sequences"):
+            del document[key]
+        for feature in document["features"]:
+            del feature["missing_allowed"], feature["withholdable"]
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+_READINGS = frozenset({"reading", "values"})
+"""Keys of readings, in which null is a missing value and not an unset field."""
+
+
+def _without_unset(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {
+            key: value if key in _READINGS else _without_unset(value)
+            for key, value in part.items()
+            if value is not None
+        }
+    return [_without_unset(item) for item in part] if isinstance(part, list) else part
 
 
 def scores_agree(expected: float | list[float], actual: float | list[float], tolerance: float = 1e-5) -> bool:

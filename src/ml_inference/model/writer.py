@@ -22,6 +22,7 @@ import xgboost
 from pydantic import TypeAdapter, ValidationError
 
 from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
+from ml_inference.model.fields import Value
 from ml_inference.model.manifest import (
     MANIFEST_FILE,
     BoosterFile,
@@ -267,7 +268,7 @@ def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix) -> l
         # float(str()) of a float32 is the short number that people recognise (69.71), and the same float32 again.
         values = [float(str(value)) for value in row]
         (score,) = scorer.score([values])
-        reading = {feature.name: value for feature, value in zip(features, values, strict=True)}
+        reading: dict[str, Value] = {feature.name: value for feature, value in zip(features, values, strict=True)}
         golden.append(Golden(reading=reading, score=score))
     return golden
 

@@ -1,4 +1,5 @@
 import json
+import math
 from typing import Any
 
 import pytest
@@ -19,6 +20,31 @@ MANIFEST: dict[str, Any] = {
 }
 
 
+TWO: dict[str, Any] = {
+    "format": 2,
+    "features": [
+        {"name": "Torque", "missing_allowed": True, "withholdable": True},
+        {"name": "Product", "categories": ["L", "M", "H"]},
+    ],
+    "golden": [{"reading": {"Torque": None, "Product": "M"}, "score": 0.25}],
+    "alarm": {
+        "smoothing_seconds": 300.0,
+        "open_score": 0.5,
+        "close_score": 0.2,
+        "measured": {"interval_seconds": 60.0, "episodes": 55, "noticed": 0.96, "noticed_interval": [0.88, 0.99]},
+    },
+    "horizon_seconds": 28_800.0,
+    "running": [{"feature": "Torque", "operator": ">", "value": 3.5}],
+    "derived": [{"name": "Torque mean 1h", "source": "Torque", "statistic": "mean", "window_seconds": 3600.0}],
+    "golden_sequences": [
+        {
+            "readings": [{"timestamp": "2026-11-22T03:15:00Z", "values": {"Torque": None, "Product": "H"}}],
+            "scores": [0.5],
+        }
+    ],
+}
+
+
 def text(**changes: Any) -> str:
     return json.dumps(MANIFEST | changes)
 
@@ -31,16 +57,16 @@ def test_a_manifest_survives_being_written_and_read() -> None:
 
 def test_a_newer_format_says_that_the_component_must_be_updated_first_whatever_else_it_holds() -> None:
     with pytest.raises(
-        ModelError, match=r"made for a newer ml-inference \(format 2, this one reads format 1\): update"
+        ModelError, match=r"made for a newer ml-inference \(format 3, this one reads formats 1 and 2\): update"
     ):
-        parse_manifest(text(format=2, features="of another shape", invented=True))
+        parse_manifest(text(format=3, features="of another shape", invented=True))
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 0}, "format: Input should be 1"),
-        ({"format": "2"}, "format: Input should be 1"),
+        ({"format": 0}, "format: Input should be 1 or 2"),
+        ({"format": "2"}, "format: Input should be 1 or 2"),
         ({"invented": 1}, "invented: Extra inputs are not permitted"),
         ({"name": "a/b"}, "name: String should match"),
         ({"threshold": "0.5"}, "threshold: Input should be a valid number"),
@@ -64,6 +90,50 @@ def test_a_newer_format_says_that_the_component_must_be_updated_first_whatever_e
 def test_a_broken_rule_is_named_with_its_field(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=f"^manifest: .*{reason}"):
         parse_manifest(text(**changes))
+
+
+def test_format_2_survives_being_written_and_read_with_its_missing_values() -> None:
+    manifest = parse_manifest(text(**TWO))
+    written = dump_manifest(manifest)
+    assert parse_manifest(written) == manifest
+    assert '"Torque": null' in written
+    assert manifest.column_names == ("Torque", "Product", "Torque mean 1h")
+    torque, product, derived = manifest.row({"Torque": None, "Product": "M"})
+    assert math.isnan(torque)
+    assert product == 1.0
+    assert math.isnan(derived)
+
+
+def test_what_is_written_in_format_1_holds_no_key_that_a_reader_of_format_1_does_not_know() -> None:
+    written = json.loads(dump_manifest(parse_manifest(text())))
+    assert set(written) <= set(MANIFEST) | {"metrics", "source"}
+    assert all(set(feature) <= {"name", "unit", "minimum", "maximum", "histogram"} for feature in written["features"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": 1}, "format 1 holds nothing of format 2"),
+        ({"alarm": TWO["alarm"] | {"close_score": 0.6}}, "close_score 0.6 is above open_score 0.5"),
+        ({"alarm": TWO["alarm"] | {"open_score": 1.0}}, "alarm.open_score: Input should be less than 1"),
+        ({"objective": "reg:squarederror"}, "alarm: needs a binary:logistic objective"),
+        ({"running": [{"feature": "Speed", "operator": ">", "value": 1.0}]}, "there is no feature 'Speed'"),
+        ({"running": [{"feature": "Torque", "operator": "=", "value": 1.0}]}, "running.0.operator: Input should be"),
+        ({"derived": [TWO["derived"][0] | {"source": "Speed"}]}, "there is no feature 'Speed'"),
+        ({"derived": [TWO["derived"][0] | {"name": "Torque"}]}, "derived 'Torque': the name is taken"),
+        ({"golden_sequences": [TWO["golden_sequences"][0] | {"scores": []}]}, "scores: List should have at least 1"),
+        ({"golden": [{"reading": {"Torque": 1.0, "Product": "X"}, "score": 0.1}]}, "has no category 'X'"),
+        ({"golden": [{"reading": {"Torque": 1.0, "Product": None}, "score": 0.1}]}, "'Product' must not be missing"),
+        ({"features": [{"name": "x", "categories": ["a", "a"]}]}, "a category is named twice"),
+        (
+            {"features": [{"name": "x", "usual": {"interval_seconds": 1.0, "lowest": 2.0, "highest": 1.0}}]},
+            "lowest 2.0 is above highest 1.0",
+        ),
+    ],
+)
+def test_a_broken_rule_of_format_2_is_named_with_its_field(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ModelError, match=f"^manifest: .*{reason}"):
+        parse_manifest(text(**(TWO | changes)))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"1"])
