@@ -228,20 +228,25 @@ def main(arguments: "list[str]") -> int:
 
 
 def _output(command: "list[str]", variables: "dict[str, str]", cwd: "Path | None" = None) -> str:
-    """What a command prints, or an InstallError with the line that names the cause."""
+    """What a command prints, or an InstallError with the line that names the cause.
+
+    What it writes to standard error goes to this process's: a runtime files it as a warning.
+    """
     directory = None if cwd is None else str(cwd)
-    done = subprocess.run(
-        command, check=False, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    # Apart, since a program's two streams reach one pipe in no order: Python holds back the first until it ends.
+    done = subprocess.run(  # noqa: UP022 - `capture_output` came with Python 3.7
+        command, check=False, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    text = done.stdout.decode(errors="replace")
+    printed, told = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if done.returncode == 0:
-        return text
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+        print(told, end="", file=sys.stderr)
+        return printed
+    lines = [line.strip() for line in (told if told.strip() else printed).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:] or [f"exit code {done.returncode}"]
     if done.returncode < 0:
         causes = [f"killed by signal {-done.returncode}"]
     # pip repeats this and ends with "No matching distribution found", which is not the cause.
-    unreachable = re.search("connection broken by (.*)", text)
+    unreachable = re.search("connection broken by (.*)", told)
     if unreachable:
         causes = [f"cannot reach the package index: {unreachable.group(1)}"]
     what = " ".join(part for part in command[1:4] if part != "-m")

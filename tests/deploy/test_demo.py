@@ -32,7 +32,7 @@ def renamed(make_checkout: MakeCheckout) -> Path:
         rename(project, name)
         recipe = project / "recipe.yaml"
         text = re.sub(r"'exec python3 [^']* install [^']*'", "'true'", recipe.read_text())
-        text, runs = re.subn(r"'exec python3 \"[^\"]*\" run \"[^\"]*\" ", f"'exec {sys.executable} ", text)
+        text, runs = re.subn(r"'exec python3 \"[^\"]*\" run \"[^\"]*\" ", f'\'exec "{sys.executable}" ', text)
         assert runs == 2  # one for each architecture
         recipe.write_text(text)
     return copy

@@ -165,15 +165,29 @@ def test_a_version_with_the_same_lock_takes_over_the_environment(
     }
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_gate_that_fails_fails_the_installation_in_one_line_and_the_version_before_runs_on(
-    first: Path, work: Path, make_archive: MakeArchive, command: Command
+    first: Path, work: Path, make_archive: MakeArchive, command: Command, unbuffered: str
 ) -> None:
     second = make_archive("second")
     gate = ("-c", "import sys; print('many words'); sys.exit('the model is bad')")
-    done = command("python3", second, "install", work, *gate)
+    done = command("python3", second, "install", work, *gate, variables={"PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"app.zip install: -c {gate[1]}: the model is bad"]
     assert say(work, first, command) == "checked 1 first"
+
+
+def test_what_a_gate_warns_of_goes_to_standard_error(first: Path, work: Path, command: Command) -> None:
+    gate = ("-c", "import sys; print('result'); print('warning', file=sys.stderr)")
+    done = command("python3", first, "install", work, *gate)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "result\n", "warning\n")
+
+
+def test_a_gate_that_fails_without_an_error_message_is_named_with_its_last_line(
+    first: Path, work: Path, command: Command
+) -> None:
+    done = command("python3", first, "install", work, "-c", "print('first'); print('last'); raise SystemExit(3)")
+    assert (done.returncode, done.stderr.rpartition(": ")[2]) == (1, "last\n")
 
 
 def test_a_gate_that_crashes_is_named_with_its_signal(first: Path, work: Path, command: Command) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -198,7 +199,7 @@ def test_payloads_that_are_no_json_come_in_base64(
     access = "{accessControl: {aws.greengrass.ipc.mqttproxy: {p: {operations: ['*'], resources: ['*']}}}}"
     running = sandbox(
         "--deploy",
-        str(component_files(run=f"exec {sys.executable} {script}", configuration=access)),
+        str(component_files(run=f"exec {quote(sys.executable)} {quote(str(script))}", configuration=access)),
         "--watch-cloud",
         "#",
     )
@@ -231,7 +232,7 @@ def test_fault_verbs_are_carried_out(sandbox: Callable[..., Sandbox], component_
         "print('connected', flush=True)\n"
         "while True: client.get_configuration(key_path=[])\n"
     )
-    running = sandbox("--deploy", str(component_files(run=f"exec {sys.executable} {script}")))
+    running = sandbox("--deploy", str(component_files(run=f"exec {quote(sys.executable)} {quote(str(script))}")))
     running.hear("log", line="connected")
     running.say("fault refuse-tokens times=1")
     running.say(f"fault drop-connections component={NAME}")

@@ -26,7 +26,9 @@ def build_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_on_a_device
     recipe = recipe.replace("{COMPONENT_NAME}", "com.example.MLInference").replace("{COMPONENT_VERSION}", "1.0.0")
     recipe = re.sub(r"'exec python3 [^']* install [^']*'", "'true'", recipe)
     recipe, runs = re.subn(
-        r"'exec python3 [^']* run [^']* -m ml_inference run'", f"'exec {sys.executable} -m ml_inference run'", recipe
+        r"'exec python3 [^']* run [^']* -m ml_inference run'",
+        f"'exec \"{sys.executable}\" -m ml_inference run'",
+        recipe,
     )
     assert runs == 2  # one for each architecture
     (folder / "recipes" / "recipe.yaml").write_text(recipe)

@@ -307,7 +307,7 @@ def test_a_component_can_report_an_error_on_classic(classic: BackgroundNucleus, 
         "from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2 as Client;"
         'Client().update_state(state=\\"ERRORED\\");import time;time.sleep(60)'
     )
-    component = classic.deploy(component_files(run=f"'exec {sys.executable} -c \"{code}\"'".replace('\\"', '\\"')))
+    component = classic.deploy(component_files(run=f'\'exec "{sys.executable}" -c "{code}"\''))
     component.wait_for("ERRORED")
 
 
