@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from sensor_simulator import Fault, SensorFault, When
 from sensor_simulator.settings import Settings, parse, unknown
 
 CHECKOUT = Path(__file__).parents[2]
@@ -48,7 +49,13 @@ def test_the_recipes_defaults_are_the_codes_and_none_is_unknown(recipe: dict[str
     assert unknown(defaults) == []
     assert len(defaults) == len(asdict(Settings())) + 1  # and accessControl
     # From anything but the defaults, so that a key that is missing here shows.
-    other = Settings("x", 9, 9.0, 9, 9.0, None, 9.0, 9)
+    other = Settings(
+        *("x", 9, 9.0, 9, 2, None, Fault.OVERLOAD, 9.0, 9),
+        sensor_fault_rate=9.0,
+        sensor_fault=SensorFault.DEAD,
+        sensor_fault_when=When.DURING,
+        start_days_ago=9.0,
+    )
     assert parse(defaults, other) == Settings()
 
 

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,23 @@ def test_it_publishes_the_story_of_its_configuration_as_binary_messages(
         assert {key: row[key] for key in reading if key in row and key != "timestamp"} == {
             key: value for key, value in reading.items() if key not in ("timestamp", "correlation_id")
         }
+
+
+def test_an_accelerated_storys_timestamps_begin_days_ago_and_follow_it_up_to_the_present(
+    nucleus: BackgroundNucleus, start: Start
+) -> None:
+    tap = nucleus.watch()
+    # A step of story is 0.072 s * 100,000 = 2 h: two days are over after 24 of them.
+    start(configuration={"Machines": 1, "RateHz": 1 / 0.072, "Accelerate": 100_000, "StartDaysAgo": 2})
+    began = datetime.now(timezone.utc)
+    messages = tap.take(30)
+    stamps = [datetime.fromisoformat(message.json()["timestamp"].replace("Z", "+00:00")) for message in messages]
+    assert timedelta(days=-1.9) > stamps[0] - began > timedelta(days=-2.1)
+    past, present = stamps[:24], stamps[25:]
+    assert {second - first for first, second in pairwise(past)} == {timedelta(hours=2)}
+    # From then on by the clock.
+    assert all(abs(stamp - began) < timedelta(minutes=5) for stamp in present)
+    assert stamps == sorted(stamps)
 
 
 def test_every_machine_speaks_at_its_rate_by_the_clock(nucleus: BackgroundNucleus, start: Start) -> None:

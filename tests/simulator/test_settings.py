@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sensor_simulator import Fault
+from sensor_simulator import Fault, SensorFault, When
 from sensor_simulator.settings import Settings, SettingsError, parse, unknown
 
 AS_STRINGS = {
@@ -16,6 +16,11 @@ AS_STRINGS = {
     "Fault": "overload",
     "Accelerate": "1800",
     "BadEvery": "60",
+    "Story": "2",
+    "SensorFaultRate": "0.5",
+    "SensorFault": "stuck",
+    "SensorFaultWhen": "during",
+    "StartDaysAgo": "3",
 }
 
 
@@ -29,6 +34,11 @@ def test_strings_that_hold_values_are_taken() -> None:
         fault=Fault.OVERLOAD,
         accelerate=1800.0,
         bad_every=60,
+        story=2,
+        sensor_fault_rate=0.5,
+        sensor_fault=SensorFault.STUCK,
+        sensor_fault_when=When.DURING,
+        start_days_ago=3.0,
     )
 
 
@@ -68,6 +78,11 @@ def test_an_empty_fault_means_all_of_them() -> None:
         ("Accelerate", 0),
         ("Accelerate", 1e300),
         ("BadEvery", -1),
+        ("Story", 3),
+        ("SensorFaultRate", -0.1),
+        ("SensorFault", "gremlins"),
+        ("SensorFaultWhen", ""),
+        ("StartDaysAgo", "soon"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_key(key: str, value: Any) -> None:

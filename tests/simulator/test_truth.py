@@ -96,7 +96,7 @@ def test_the_command_writes_the_truth_beside_the_readings(tmp_path: Path) -> Non
     with out.open(encoding="utf-8", newline="") as file:
         assert {line["episode"] for line in lines} == {row["episode"] for row in csv.DictReader(file)} - {""}
     assert set(lines[0]) == {
-        *("equipment_id", "episode", "kind", "fault", "sensors", "onset", "label", "full", "repair", "back")
+        *("equipment_id", "episode", "kind", "fault", "sensors", "onset", "label", "labelled", "full", "repair", "back")
     }
     for line in lines:
         assert line["onset"] < line["label"] < line["full"] < line["repair"] < line["back"]

@@ -5,18 +5,16 @@ never print anything but telemetry to standard output.
 """
 
 import argparse
-import csv
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from sensor_simulator.faults import Fault
-from sensor_simulator.fleet import COLUMNS, Row
-from sensor_simulator.messages import malformed
+from sensor_simulator.files import write_csv, write_json_lines, write_truth
+from sensor_simulator.sensor_faults import SensorFault, When
 from sensor_simulator.settings import Settings, SettingsError, parse, parse_value
 
 _log = logging.getLogger(__name__)
@@ -40,8 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, metavar="S", help="how long (default: 3600; no end over IPC)")
     setting("--rate", "RateHz", "HZ", "readings a second for each machine (default: 1)")
     setting("--seed", "Seed", "N", "the same seed tells the same story (default: 7)")
-    setting("--fault-rate", "FaultRate", "R", "faults that begin on a healthy machine a day of story (default: 0.15)")
+    setting(
+        "--fault-rate",
+        "FaultRate",
+        "R",
+        "faults that begin on a healthy machine a day of story (default: 0.15; 0.03 in story 2)",
+    )
     setting("--fault", "Fault", "NAME", "only this one: " + ", ".join(fault.value for fault in Fault))
+    setting("--story", "Story", "N", "2: rare faults, human labels, shifts, other products and sensors (default: 1)")
+    setting(
+        "--sensor-fault-rate", "SensorFaultRate", "R", "sensors that break on a machine a day of story (default: 0)"
+    )
+    ways, times = (", ".join(str(member.value) for member in kind) for kind in (SensorFault, When))
+    setting("--sensor-fault", "SensorFault", "NAME", "only this way to break: " + ways)
+    setting(
+        "--sensor-fault-when", "SensorFaultWhen", "WHEN", f"{times}: alone or during equipment episodes (default: any)"
+    )
+    setting("--start-days-ago", "StartDaysAgo", "D", "where an accelerated story begins, with --ipc (default: 30)")
     setting("--accelerate", "Accelerate", "X", "seconds of story a second (default: 1; 600 over IPC)")
     setting("--bad-every", "BadEvery", "N", "every Nth message is malformed; not in CSV (default: 0, none)")
     parser.add_argument("--format", choices=("csv", "jsonl"), help="of the file (default: csv)")
@@ -78,19 +91,24 @@ def run(arguments: argparse.Namespace) -> int:
     fleet, seconds, step = settings.fleet(), arguments.seconds or _FILE_SECONDS, 1.0 / settings.rate_hz
     if arguments.episodes:
         with Path(arguments.episodes).open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(truth.as_row()) + "\n" for truth in fleet.truth(seconds=seconds, step=step))
-    rows = fleet.rows(seconds=seconds, step=step)
-    write = _write_jsonl if arguments.format == "jsonl" else _write_csv
+            write_truth(fleet, file, seconds=seconds, step=step)
+
+    def write(file: TextIO) -> None:
+        if arguments.format == "jsonl":
+            write_json_lines(fleet, file, seconds=seconds, step=step, bad_every=settings.bad_every)
+        else:
+            write_csv(fleet, file, seconds=seconds, step=step)
+
     if arguments.out in (None, "-"):
         try:
-            write(rows, sys.stdout, settings.bad_every)
+            write(sys.stdout)
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader (head, less) has seen enough; the interpreter's last flush must not complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     with Path(arguments.out).open("w", encoding="utf-8", newline="") as file:
-        write(rows, file, settings.bad_every)
+        write(file)
     return 0
 
 
@@ -110,25 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _contradiction(arguments: argparse.Namespace, given: Mapping[str, Any]) -> str | None:
     if arguments.ipc and (arguments.out or arguments.format or arguments.episodes):
         return "--out, --format and --episodes are for files, not for --ipc"
-    if not arguments.ipc and "Topic" in given:
-        return "--topic is for --ipc"
+    if not arguments.ipc and given.keys() & {"Topic", "StartDaysAgo"}:
+        return "--topic and --start-days-ago are for --ipc"
     if not arguments.ipc and given.get("BadEvery") and arguments.format != "jsonl":
         return "--bad-every needs --format jsonl or --ipc: CSV has no malformed messages"
     return None
-
-
-def _write_csv(rows: Iterable[Row], file: TextIO, _bad_every: int) -> None:
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def _write_jsonl(rows: Iterable[Row], file: TextIO, bad_every: int) -> None:
-    for number, row in enumerate(rows, start=1):
-        if bad_every and number % bad_every == 0:
-            file.write(malformed(row, number, number // bad_every - 1).decode() + "\n")
-        else:
-            file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
 def _seconds(text: str) -> float:

@@ -5,7 +5,6 @@ back hands out a new token, so a lost connection ends the process and the runtim
 limit for an answer, nor log a line a message.
 """
 
-import itertools
 import logging
 import math
 import os
@@ -13,9 +12,9 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import FrameType
 from typing import Any, Literal, NoReturn
 
@@ -24,7 +23,7 @@ from awsiot.eventstreamrpc import LifecycleHandler
 from awsiot.greengrasscoreipc import model
 from awsiot.greengrasscoreipc.clientv2 import GreengrassCoreIPCClientV2
 
-from sensor_simulator.fleet import LABEL, Machine, Row
+from sensor_simulator.fleet import LABEL, Row
 from sensor_simulator.messages import malformed, message
 from sensor_simulator.settings import Settings, SettingsError, parse, unknown
 
@@ -138,10 +137,10 @@ class _Session:
             _log.error("configuration cannot be read: %r", error)
             return EXIT_CONNECTION_LOST
         ends = math.inf if seconds is None else time.monotonic() + seconds
-        machines = _begin(settings)
+        story = _Story(settings)
         try:
             while True:
-                event = self._tell(machines, settings, ends)
+                event = self._tell(story, settings, ends)
                 if event == "stopped":
                     return 0
                 if event == "connection lost":
@@ -152,12 +151,12 @@ class _Session:
                 changed = self._changed(settings)
                 # One merge brings an event for each leaf.
                 if changed != settings:
-                    settings, machines = changed, _begin(changed)
+                    settings, story = changed, _Story(changed)
                     self._abnormal.clear()
         finally:
             _log.info("ended: %s", self._outbound.summary())
 
-    def _tell(self, machines: Iterator[Machine], settings: Settings, ends: float) -> _Event | None:
+    def _tell(self, story: "_Story", settings: Settings, ends: float) -> _Event | None:
         """Publish as the machines take their turns; returns at an event, or with None when the time is over."""
         # They share a period instead of all speaking at once.
         interval = 1.0 / (settings.rate_hz * settings.machines)
@@ -167,8 +166,7 @@ class _Session:
                 return self._events.get(timeout=max(0.0, due - time.monotonic()))
             except queue.Empty:
                 pass
-            row = next(machines).read(step=1.0 / settings.rate_hz, at=datetime.now(timezone.utc))
-            self._publish(row, settings)
+            self._publish(story.read(datetime.now(timezone.utc)), settings)
             now = time.monotonic()
             due += interval
             if now - due > _LATE_S:
@@ -219,10 +217,40 @@ class _Session:
             return old
 
 
-def _begin(settings: Settings) -> Iterator[Machine]:
-    """Begin a story; its machines take turns without end."""
-    _log.info("publishing to %s: %s", settings.topic, settings)
-    return itertools.cycle(settings.fleet().machines)
+class _Story:
+    """Machines that take turns without end, and the time that it is in their story.
+
+    An accelerated story begins in the past, so that its readings bear the times at which they happen in the story and none of them lies in the
+    future. Once it has reached the present it goes on in real time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        _log.info("publishing to %s: %s", settings.topic, settings)
+        self._machines = settings.fleet().machines
+        self._turn = 0
+        self._step = 1.0 / settings.rate_hz
+        self._accelerate = settings.accelerate
+        self._at: datetime | None = None
+        if settings.accelerate > 1.0 and settings.start_days_ago > 0.0:
+            self._at = datetime.now(timezone.utc) - timedelta(days=settings.start_days_ago)
+
+    def read(self, now: datetime) -> Row:
+        """Take the next machine's reading at a moment."""
+        machine = self._machines[self._turn]
+        row = machine.read(step=self._step, at=self._at or now, accelerate=self._accelerate)
+        self._turn += 1
+        if self._turn == len(self._machines):
+            self._turn = 0
+            self._pass(now)
+        return row
+
+    def _pass(self, now: datetime) -> None:
+        if self._at is None:
+            return
+        self._at += timedelta(seconds=self._step * self._accelerate)
+        if self._at > now:
+            _log.info("the story has reached the present and goes on in real time")
+            self._at, self._accelerate = None, 1.0
 
 
 class _Outbound:

@@ -91,30 +91,30 @@ class Signals(NamedTuple):
 
 # Share of the cycle, and speed, load squared and vibration squared relative to the mean over a cycle (the weighted means are 1):
 # extend against the load, dwell under pressure, retract empty (faster), rest.
-_PHASES = (
+PHASES = (
     (0.40, 1.20, 1.60, 1.27),
     (0.10, 0.00, 1.20, 0.10),
     (0.40, 1.30, 0.57, 1.19),
     (0.10, 0.00, 0.12, 0.06),
 )
 # A stopped machine: the brake holds, the drive idles, the floor shakes a little from the neighbours.
-_IDLE_CURRENT = 0.03
-_IDLE_LOAD = 0.015
-_IDLE_VELOCITY = 0.025
+IDLE_CURRENT = 0.03
+IDLE_LOAD = 0.015
+IDLE_VELOCITY = 0.025
 # Without its fan a motor cools more slowly; makers state factors of 2 and more for totally enclosed ones, the massive cylinder
 # that carries the sensor softens it.
-_STOPPED_COOLING = 1.6
+STOPPED_COOLING = 1.6
 # Load that cold grease adds at 20 degC, and kelvin over which it falls to 1/e: the viscosity of oil falls about
 # exponentially with temperature in this range (the tangent of the ASTM D341 line).
-_COLD_GREASE_LOAD = 0.09
-_COLD_GREASE_FALL = 16.0
+COLD_GREASE_LOAD = 0.09
+COLD_GREASE_FALL = 16.0
 
 
 def _since_start(phase: float) -> tuple[float, float, float]:
     """The integrals of speed, load squared and vibration squared from cycle 0 to a phase counted in cycles."""
     whole, rest = divmod(phase, 1.0)
     speed = load = vibration = whole
-    for share, phase_speed, phase_load, phase_vibration in _PHASES:
+    for share, phase_speed, phase_load, phase_vibration in PHASES:
         part = min(share, rest)
         speed += part * phase_speed
         load += part * phase_load
@@ -161,7 +161,7 @@ class Cylinder:
         stroke_load = math.sqrt((end[1] - begin[1]) / window)
         stroke_vibration = math.sqrt((end[2] - begin[2]) / window)
 
-        grease = _COLD_GREASE_LOAD * math.exp((20.0 - self.temperature) / _COLD_GREASE_FALL)
+        grease = COLD_GREASE_LOAD * math.exp((20.0 - self.temperature) / COLD_GREASE_FALL)
         cycle_load = build.load * demand.load + condition.extra_load + grease
         self._warm(story_s, demand, condition, cycle_load)
 
@@ -201,13 +201,13 @@ class Cylinder:
 
     def _stand(self, story_s: float, ambient: float) -> Signals:
         build = self.build
-        self._approach(ambient, story_s / (build.thermal_s * _STOPPED_COOLING))
+        self._approach(ambient, story_s / (build.thermal_s * STOPPED_COOLING))
         return Signals(
             temperature=self.temperature,
-            z_velocity=build.z_velocity * _IDLE_VELOCITY,
-            x_velocity=build.x_velocity * _IDLE_VELOCITY,
-            current=build.rated_current * _IDLE_CURRENT,
-            load=100.0 * _IDLE_LOAD,
+            z_velocity=build.z_velocity * IDLE_VELOCITY,
+            x_velocity=build.x_velocity * IDLE_VELOCITY,
+            current=build.rated_current * IDLE_CURRENT,
+            load=100.0 * IDLE_LOAD,
             encoder=0.0,
         )
 

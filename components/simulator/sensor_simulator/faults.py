@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sensor_simulator.cylinder import Condition
-from sensor_simulator.line import DAY_S, HOUR_S
+from sensor_simulator.plan import DAY_S, HOUR_S
 from sensor_simulator.randomness import stream
 
 CALL_LIMIT = 0.4
@@ -88,6 +88,10 @@ GROWTH = {
 }
 
 
+_STOPS = 0.3
+"""Share of the faults that begin and do not go on, in the second story."""
+
+
 @dataclass(frozen=True, slots=True)
 class Episode:
     """One fault from its onset to its repair; times are story seconds."""
@@ -102,7 +106,7 @@ class Episode:
     back_s: float
     """The machine runs again."""
     peak: float
-    """Degree at which the growth ends, up to 1."""
+    """Degree at which the growth ends, up to 1; below `CALL_LIMIT` for a fault that does not go on."""
     power: float
 
     @property
@@ -123,7 +127,7 @@ class Episode:
 class Episodes:
     """A machine's episodes, one after the other; drawn in order, whatever the steps in which time passes."""
 
-    def __init__(self, seed: int, machine: int, *, rate: float, fault: Fault | None = None) -> None:
+    def __init__(self, seed: int, machine: int, *, rate: float, fault: Fault | None = None, story: int = 1) -> None:
         """Plan the first one.
 
         Args:
@@ -131,23 +135,26 @@ class Episodes:
             machine: Number of the machine.
             rate: Episodes that begin on a machine a day of story, while it has none; 0 for a machine that stays healthy.
             fault: Only this one; None for all kinds.
+            story: 1, or 2 where some faults begin and do not go on.
         """
+        self._stops = _STOPS if story > 1 else 0.0
         self._random = stream(seed, machine, "faults")
         self._rate = rate
         self._kinds = list(Fault) if fault is None else [fault]
-        self._next = self._plan(1, 0.0)
+        self.next = self._plan(1, 0.0)
+        """The episode under way, or else the next one; None if there will be none."""
 
     def at(self, time_s: float) -> Episode | None:
         """Give the episode (repair included) that is under way at a story time; times must not go back."""
-        while self._next is not None and time_s >= self._next.back_s:
-            self._next = self._plan(self._next.number + 1, self._next.back_s)
-        return self._next if self._next is not None and time_s >= self._next.onset_s else None
+        while self.next is not None and time_s >= self.next.back_s:
+            self.next = self._plan(self.next.number + 1, self.next.back_s)
+        return self.next if self.next is not None and time_s >= self.next.onset_s else None
 
     def until(self, time_s: float) -> Iterator[Episode]:
         """Give the episodes, one after the other, that begin up to a story time; instead of `at`, not between its calls."""
-        while self._next is not None and self._next.onset_s <= time_s:
-            yield self._next
-            self._next = self._plan(self._next.number + 1, self._next.back_s)
+        while self.next is not None and self.next.onset_s <= time_s:
+            yield self.next
+            self.next = self._plan(self.next.number + 1, self.next.back_s)
 
     def _plan(self, number: int, after_s: float) -> Episode | None:
         if self._rate <= 0.0:
@@ -158,13 +165,20 @@ class Episodes:
         grown = onset + growth.hours * HOUR_S * self._random.lognormvariate(0.0, 0.35)
         # Nobody repairs at once, and not every fault is left to grow to its end.
         repair = grown + (grown - onset) * self._random.uniform(0.05, 0.4)
+        back = repair + HOUR_S * self._random.lognormvariate(math.log(0.8), 0.4)
+        peak = self._random.uniform(0.6, 1.0)
+        if self._stops and self._random.random() < self._stops:
+            # Far below the limit; it is found and mended in the next inspection.
+            peak = self._random.uniform(0.10, 0.34)
+            wait = HOUR_S * self._random.uniform(12.0, 96.0)
+            repair, back = repair + wait, back + wait
         return Episode(
             number=number,
             fault=fault,
             onset_s=onset,
             grown_s=grown,
             repair_s=repair,
-            back_s=repair + HOUR_S * self._random.lognormvariate(math.log(0.8), 0.4),
-            peak=self._random.uniform(0.6, 1.0),
+            back_s=back,
+            peak=peak,
             power=growth.power,
         )

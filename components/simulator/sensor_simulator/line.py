@@ -7,38 +7,38 @@ stuck temperature sensor, a hard duty cycle like a worn bearing. It must never k
 import math
 from collections.abc import Iterator
 from random import Random
-from typing import Generic, TypeVar
 
 from sensor_simulator.cylinder import Demand
+from sensor_simulator.plan import DAY_S, HOUR_S, Plan, Wander
 from sensor_simulator.randomness import stream
-
-HOUR_S = 3600.0
-DAY_S = 24 * HOUR_S
-
-_T = TypeVar("_T")
 
 
 class Line:
     """The demand on one machine."""
 
-    def __init__(self, seed: int, machine: int) -> None:
-        """Begin in the middle of an ordinary shift.
+    def __init__(self, seed: int, machine: int, story: int = 1) -> None:
+        """Begin in the middle of an ordinary shift; in the second story, at midnight before a Monday.
 
         Args:
             seed: Of the whole story.
             machine: Number of the machine.
+            story: 1, or 2 for a line that does not work around the clock and whose products are replaced by others.
         """
         place = stream(seed, machine, "place")
-        self._mean_ambient = place.uniform(21.0, 27.0)
-        self._daily_swing = place.uniform(1.0, 3.0)
-        self._time_of_day_s = place.uniform(0.0, DAY_S)
-        self._weather = _Wander(stream(seed, machine, "weather"), deviation=2.0, memory_s=3 * DAY_S)
-        self._runs = _Plan(_runs(stream(seed, machine, "pauses")))
-        self._product = _Plan(_products(stream(seed, machine, "products")))
-        self._speed = _Plan(_speeds(stream(seed, machine, "speeds")))
+        self.mean_ambient = place.uniform(21.0, 27.0)
+        self.daily_swing = place.uniform(1.0, 3.0)
+        self.time_of_day_s = place.uniform(0.0, DAY_S)
+        self.weather = Wander(stream(seed, machine, "weather"), deviation=2.0, memory_s=3 * DAY_S)
+        self.runs = Plan(_runs(stream(seed, machine, "pauses")))
+        self.product = Plan(_products(stream(seed, machine, "products")))
+        self.speed = Plan(_speeds(stream(seed, machine, "speeds")))
         # Between two parts of one product, and in the mains' voltage, nothing is quite constant.
-        self._load_wander = _Wander(stream(seed, machine, "load wander"), deviation=0.025, memory_s=600.0)
-        self._speed_wander = _Wander(stream(seed, machine, "speed wander"), deviation=0.008, memory_s=300.0)
+        self.load_wander = Wander(stream(seed, machine, "load wander"), deviation=0.025, memory_s=600.0)
+        self.speed_wander = Wander(stream(seed, machine, "speed wander"), deviation=0.008, memory_s=300.0)
+        always = Plan(iter([(True, math.inf)]))
+        unchanged = Plan(iter([((1.0, 1.0), math.inf)]))
+        self.on_duty = always if story == 1 else Plan(_duties(stream(seed, machine, "duties")))
+        self.family = unchanged if story == 1 else Plan(_families(stream(seed, machine, "families")))
 
     def demand(self, time_s: float, passed_s: float) -> Demand:
         """Say what the line wants.
@@ -47,12 +47,14 @@ class Line:
             time_s: Story time since the beginning, in seconds; must not go back.
             passed_s: Story time since the last call, in seconds.
         """
-        day = math.sin(math.tau * (time_s + self._time_of_day_s) / DAY_S)
+        day = math.sin(math.tau * (time_s + self.time_of_day_s) / DAY_S)
+        load, speed = self.family.at(time_s)
+        running, on_duty = self.runs.at(time_s), self.on_duty.at(time_s)
         return Demand(
-            running=self._runs.at(time_s),
-            load=max(0.5, self._product.at(time_s) + self._load_wander.advance(passed_s)),
-            speed=max(0.5, self._speed.at(time_s) + self._speed_wander.advance(passed_s)),
-            ambient=self._mean_ambient + self._daily_swing * day + self._weather.advance(passed_s),
+            running=running and on_duty,
+            load=max(0.5, load * self.product.at(time_s) + self.load_wander.advance(passed_s)),
+            speed=max(0.5, speed * self.speed.at(time_s) + self.speed_wander.advance(passed_s)),
+            ambient=self.mean_ambient + self.daily_swing * day + self.weather.advance(passed_s),
         )
 
 
@@ -88,30 +90,29 @@ def _speeds(random: Random) -> Iterator[tuple[float, float]]:
             yield random.gauss(1.0, 0.012), random.uniform(1.0, 5.0) * HOUR_S
 
 
-class _Plan(Generic[_T]):
-    """A value that holds for a while, then the next one; drawn in order, whatever the steps in which time passes."""
+def _duties(random: Random) -> Iterator[tuple[bool, float]]:
+    """When the line works, day by day from a Monday on: around the clock, two shifts or one, with or without the Saturday."""
+    begin, end = random.choice(((0.0, 24.0), (6.0, 22.0), (6.0, 22.0), (6.0, 14.0)))
+    days = 7 if begin == 0.0 else random.choice((5, 5, 6))
+    now = 0.0
+    day = 0
+    while True:
+        if day % 7 < days:
+            # People come and go on time within some minutes.
+            early, late = random.uniform(-0.2, 0.2), random.uniform(-0.2, 0.2)
+            if begin > 0.0:
+                on, off = day * DAY_S + (begin + early) * HOUR_S, day * DAY_S + (end + late) * HOUR_S
+                yield False, on - now
+                yield True, off - on
+                now = off
+            else:
+                yield True, DAY_S
+        day += 1
 
-    def __init__(self, stretches: Iterator[tuple[_T, float]]) -> None:
-        self._stretches = stretches
-        self._value, self._until_s = next(stretches)
 
-    def at(self, time_s: float) -> _T:
-        while time_s >= self._until_s:
-            self._value, seconds = next(self._stretches)
-            self._until_s += seconds
-        return self._value
-
-
-class _Wander:
-    """A slow wander around zero: an Ornstein-Uhlenbeck process, exact for any step (Gillespie 1996, Phys. Rev. E 54, 2084)."""
-
-    def __init__(self, random: Random, *, deviation: float, memory_s: float) -> None:
-        self._random = random
-        self._deviation = deviation
-        self._memory_s = memory_s
-        self._value = random.gauss(0.0, deviation)
-
-    def advance(self, seconds: float) -> float:
-        keep = math.exp(-seconds / self._memory_s)
-        self._value = self._value * keep + self._random.gauss(0.0, self._deviation) * math.sqrt(1.0 - keep * keep)
-        return self._value
+def _families(random: Random) -> Iterator[tuple[tuple[float, float], float]]:
+    """Load and speed of one product after another relative to the first; each is made for some weeks."""
+    load = speed = 1.0
+    while True:
+        yield (load, speed), random.uniform(1.0, 5.0) * 7 * DAY_S
+        load, speed = random.uniform(0.90, 1.10), random.uniform(0.93, 1.07)

@@ -7,10 +7,14 @@ read is an error that names the key.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from sensor_simulator.faults import Fault
 from sensor_simulator.fleet import Fleet
+from sensor_simulator.sensor_faults import SensorFault, When
+
+_E = TypeVar("_E", bound=Enum)
 
 
 class SettingsError(ValueError):
@@ -27,8 +31,10 @@ class Settings:
     rate_hz: float = 1.0
     """Messages a second for each machine."""
     seed: int = 7
-    fault_rate: float = 0.15
-    """Fault episodes that begin on a healthy machine a day of story."""
+    story: int = 1
+    """Which story; see `Fleet`."""
+    fault_rate: float | None = None
+    """Fault episodes that begin on a healthy machine a day of story; None for the story's own."""
     fault: Fault | None = None
     """Only this kind of fault; None for all."""
     accelerate: float = 600.0
@@ -36,14 +42,27 @@ class Settings:
     bad_every: int = 0
     """Every so many messages one is malformed; 0 for none."""
 
+    sensor_fault_rate: float = 0.0
+    """Sensors that break a day on a machine, beside the story's own faults."""
+    sensor_fault: SensorFault | None = None
+    """Only this way to break; None for all."""
+    sensor_fault_when: When = When.ANY
+    """When they break."""
+    start_days_ago: float = 30.0
+    """Over IPC an accelerated story begins so many days ago and goes on in real time once it has reached the present."""
+
     def fleet(self) -> Fleet:
         """Build the machines that are asked for."""
         return Fleet(
             machines=self.machines,
             seed=self.seed,
+            story=self.story,
             fault_rate=self.fault_rate,
             fault=self.fault,
             accelerate=self.accelerate,
+            sensor_fault_rate=self.sensor_fault_rate,
+            sensor_fault=self.sensor_fault,
+            sensor_fault_when=self.sensor_fault_when,
         )
 
 
@@ -89,11 +108,16 @@ def _topic(value: Any) -> str:
     return value
 
 
-def _fault(value: Any) -> Fault | None:
-    try:
-        return None if value == "" else Fault(value)
-    except ValueError:
-        raise SettingsError("one of " + ", ".join(fault.value for fault in Fault)) from None
+def _one_of(kind: type[_E], *, all_of_them: bool) -> Callable[[Any], _E | None]:
+    """Read a member by its value; where that has a meaning, "" is None."""
+
+    def read(value: Any) -> _E | None:
+        try:
+            return None if all_of_them and value == "" else kind(value)
+        except ValueError:
+            raise SettingsError("one of " + ", ".join(str(member.value) for member in kind)) from None
+
+    return read
 
 
 def _number(says: str, lowest: float, highest: float) -> Callable[[Any], float]:
@@ -127,7 +151,12 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "RateHz": ("rate_hz", _number("a number from 0.0001 to 1000", 0.0001, 1000.0)),
     "Seed": ("seed", _integer("an integer", -(2**53), 2**53)),
     "FaultRate": ("fault_rate", _number("a number from 0 to 1000", 0.0, 1000.0)),
-    "Fault": ("fault", _fault),
+    "Fault": ("fault", _one_of(Fault, all_of_them=True)),
+    "Story": ("story", _integer("1 or 2", 1, 2)),
+    "SensorFaultRate": ("sensor_fault_rate", _number("a number from 0 to 1000", 0.0, 1000.0)),
+    "SensorFault": ("sensor_fault", _one_of(SensorFault, all_of_them=True)),
+    "SensorFaultWhen": ("sensor_fault_when", _one_of(When, all_of_them=False)),
+    "StartDaysAgo": ("start_days_ago", _number("a number from 0 to 3650", 0.0, 3650.0)),
     "Accelerate": ("accelerate", _number("a number from 0.001 to 100000", 0.001, 100_000.0)),
     "BadEvery": ("bad_every", _integer("an integer of 0 or more", 0, 2**53)),
 }

@@ -22,7 +22,9 @@ class Truth:
     """The fault's signature: the sensors that point to it."""
     onset: datetime
     label: datetime | None
-    """From here on a maintenance engineer calls the machine abnormal (``wCylinderStatus``); None where that never happens."""
+    """From here on a maintenance engineer calls the machine abnormal; None where that never happens."""
+    labelled: datetime | None
+    """From here on the line's own label says so, late or never where people give it."""
     full: datetime
     """The fault has grown to its peak."""
     repair: datetime
