@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ml_inference.outbox import Outbox, OutboxMessage
+from ml_inference.delivery.outbox.outbox import Outbox, OutboxMessage
 
 PAYLOAD = os.urandom(400)
 TOPIC = "greengrass/ml/inference/gateway-7"

@@ -22,10 +22,11 @@ from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 
-from ml_inference.messages import dump
+from ml_inference.delivery.encoding import dump
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.pipeline import Judgement, Pipeline
-from ml_inference.replay import score_table
+from ml_inference.offline.replay import score_table
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.scoring.pipeline import Pipeline
 
 
 def main() -> None:

@@ -26,11 +26,7 @@ from pydantic import (
 from pydantic.alias_generators import to_pascal
 
 from ml_inference.model.trust import decode_public_key
-from ml_inference.pipeline import Judgement
-
-MAX_TOPIC_BYTES = 256
-MAX_CLOUD_TOPIC_SLASHES = 7
-"""AWS IoT Core allows 256 bytes and 7 slashes in a topic."""
+from ml_inference.topics import cloud_topic, filters_overlap, publish_topic, subscribe_filter
 
 _FOREIGN_KEYS = frozenset({"accessControl"})
 """Keys of the component's configuration that the nucleus reads, not the component."""
@@ -51,39 +47,6 @@ def _lenient(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _publish_topic(topic: str) -> str:
-    if not topic or len(topic.encode()) > MAX_TOPIC_BYTES:
-        raise ValueError(f"must be 1 to {MAX_TOPIC_BYTES} bytes long")
-    plain = topic.replace("{thingName}", "x").replace("{equipmentId}", "x")
-    wrong = sorted({character for character in plain if character in "+#*{}" or not character.isprintable()})
-    if wrong:
-        raise ValueError(
-            f"must not hold {' '.join(map(repr, wrong))}; the only placeholders are {{thingName}} and {{equipmentId}}"
-        )
-    return topic
-
-
-def _cloud_topic(topic: str) -> str:
-    if topic.count("/") > MAX_CLOUD_TOPIC_SLASHES:
-        raise ValueError(f"AWS IoT Core allows at most {MAX_CLOUD_TOPIC_SLASHES} slashes")
-    return _publish_topic(topic)
-
-
-def _subscribe_filter(topic: str) -> str:
-    if not topic or len(topic.encode()) > MAX_TOPIC_BYTES:
-        raise ValueError(f"must be 1 to {MAX_TOPIC_BYTES} bytes long")
-    levels = topic.split("/")
-    if (
-        any(("+" in level and level != "+") or ("#" in level and level != "#") for level in levels)
-        or "#" in levels[:-1]
-    ):
-        raise ValueError("'+' must stand for a whole level and '#' for the last one")
-    wrong = sorted({character for character in topic if character in "*{}" or not character.isprintable()})
-    if wrong:
-        raise ValueError(f"must not hold {' '.join(map(repr, wrong))}")
-    return topic
-
-
 def _absolute(path: str) -> str:
     if path and not Path(path).is_absolute():
         raise ValueError('must be an absolute path, or ""')
@@ -95,9 +58,9 @@ def _public_key(key: str) -> str:
     return key
 
 
-PublishTopic = Annotated[str, AfterValidator(_publish_topic)]
-CloudTopic = Annotated[str, AfterValidator(_cloud_topic)]
-SubscribeFilter = Annotated[str, AfterValidator(_subscribe_filter)]
+PublishTopic = Annotated[str, AfterValidator(publish_topic)]
+CloudTopic = Annotated[str, AfterValidator(cloud_topic)]
+SubscribeFilter = Annotated[str, AfterValidator(subscribe_filter)]
 Directory = Annotated[str, AfterValidator(_absolute)]
 Lenient = BeforeValidator(_lenient)
 
@@ -165,40 +128,6 @@ class Configuration(BaseModel):
             if filters_overlap(self.input_topic, topic):
                 raise ValueError(f"InputTopic {self.input_topic!r} would hear what goes to {key} {topic!r}: a loop")
         return self
-
-    @property
-    def judgement(self) -> Judgement:
-        """The part that the pipeline needs."""
-        return Judgement(
-            threshold=self.threshold, debounce_readings=self.debounce_readings, explain_top_k=self.explain_top_k
-        )
-
-
-def filters_overlap(subscription: str, published: str) -> bool:
-    """Whether a subscription may hear a topic whose placeholders could become anything.
-
-    Args:
-        subscription: MQTT filter.
-        published: Topic that may hold `{thingName}` and `{equipmentId}`; they never add a level.
-    """
-    left, right = subscription.split("/"), published.split("/")
-    for position, level in enumerate(left):
-        if level == "#":
-            return len(right) >= position
-        if position >= len(right):
-            return False
-        if level != "+" and not _may_become(right[position], level):
-            return False
-    return len(left) == len(right)
-
-
-def _may_become(template: str, level: str) -> bool:
-    """Whether a level may be another once its placeholders are filled in; it errs on the side of yes."""
-    before, placeholder, _ = template.partition("{")
-    if not placeholder:
-        return template == level
-    after = template.rpartition("}")[2]
-    return level.startswith(before) and level.endswith(after) and len(level) > len(before) + len(after)
 
 
 def parse_configuration(tree: Mapping[str, Any]) -> Configuration:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ml_inference.cli.demo import Books, DemoError
+from ml_inference.workbench.commands.demo import Books, DemoError
 
 Command = Callable[..., Any]
 MakeCheckout = Callable[[], Path]

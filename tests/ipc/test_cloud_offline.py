@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ml_inference.outbox import Outbox
-from ml_inference.outbox_file import PAGE_BYTES
+from ml_inference.delivery.outbox.file import PAGE_BYTES
+from ml_inference.delivery.outbox.outbox import Outbox
 from support.line import NAME, Line, until
 from support.models import ABNORMAL, NORMAL
 

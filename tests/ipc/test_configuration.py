@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from greengrass_sandbox.nucleus import DeploymentError, Nucleus
-from ml_inference.greengrass.local import WINDOW
+from ml_inference.delivery.local import WINDOW
 from support.line import NAME, REQUEST, Line, until
 from support.models import ABNORMAL, NORMAL
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ml_inference.component import EXIT_CANNOT_START
+from ml_inference.serving.component import EXIT_CANNOT_START
 from support.line import SECONDS, Line
 from support.models import NORMAL, train_small
 

@@ -16,9 +16,9 @@ import xgboost
 
 from greengrass_sandbox.codec import Frame, encode
 from greengrass_sandbox.nucleus import Nucleus
-from ml_inference.messages import MAX_PAYLOAD_BYTES
+from ml_inference.limits import MAX_PAYLOAD_BYTES
 from ml_inference.model.manifest import Feature
-from ml_inference.model.writer import write_model
+from ml_inference.workbench.writer import write_model
 from support.line import NAME, Line
 from support.models import ABNORMAL, NORMAL
 

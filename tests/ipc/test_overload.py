@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from ml_inference.greengrass.local import WINDOW
+from ml_inference.delivery.local import WINDOW
 from support.line import SECONDS, Line
 from support.models import ABNORMAL, NORMAL
 

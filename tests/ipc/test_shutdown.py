@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ml_inference.greengrass.cloud import WINDOW
-from ml_inference.outbox import Outbox
+from ml_inference.delivery.cloud import WINDOW
+from ml_inference.delivery.outbox.outbox import Outbox
 from support.line import NAME, Line, until
 from support.models import NORMAL
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_inference.packaging import archives
-from ml_inference.packaging.archives import read_booster
-from ml_inference.packaging.errors import PackagingError
+from ml_inference.workbench.packaging import archives
+from ml_inference.workbench.packaging.archives import read_booster
+from ml_inference.workbench.packaging.errors import PackagingError
 
 DATA = Path(__file__).parent / "data"
 BOOSTER = (DATA / "sagemaker-3.0.5").read_bytes()

@@ -11,12 +11,12 @@ import xgboost
 from ml_inference.model.bundle import load_model
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.scorer import Scorer
-from ml_inference.packaging.build import build
-from ml_inference.packaging.errors import PackagingError
-from ml_inference.packaging.forest import read_forest
-from ml_inference.packaging.readings import confusable
-from ml_inference.packaging.request import Report, Request
-from ml_inference.pipeline import Pipeline
+from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.workbench.packaging.build import build
+from ml_inference.workbench.packaging.errors import PackagingError
+from ml_inference.workbench.packaging.forest import read_forest
+from ml_inference.workbench.packaging.readings import confusable
+from ml_inference.workbench.packaging.request import Report, Request
 from support.damage import edit_manifest
 
 pytestmark = pytest.mark.usefixtures("as_on_a_device")

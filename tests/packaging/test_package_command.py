@@ -9,10 +9,10 @@ from moto import mock_aws
 
 from ml_inference.cli.main import main
 from ml_inference.model.bundle import load_model
-from ml_inference.packaging import child
-from ml_inference.packaging.child import package_in_child
-from ml_inference.packaging.errors import PackagingError
-from ml_inference.packaging.request import Request
+from ml_inference.workbench.packaging import child
+from ml_inference.workbench.packaging.child import package_in_child
+from ml_inference.workbench.packaging.errors import PackagingError
+from ml_inference.workbench.packaging.request import Request
 from support.damage import crashing, filling
 
 pytestmark = pytest.mark.usefixtures("as_on_a_device")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xgboost
 
-from ml_inference.packaging.errors import PackagingError
-from ml_inference.packaging.formats import Kind, kind_of, require_loadable
+from ml_inference.workbench.packaging.errors import PackagingError
+from ml_inference.workbench.packaging.formats import Kind, kind_of, require_loadable
 
 DATA = Path(__file__).parent / "data"
 

@@ -5,9 +5,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ml_inference.packaging import sources
-from ml_inference.packaging.errors import PackagingError
-from ml_inference.packaging.sources import local_file
+from ml_inference.workbench.packaging import sources
+from ml_inference.workbench.packaging.errors import PackagingError
+from ml_inference.workbench.packaging.sources import local_file
 
 pytestmark = pytest.mark.usefixtures("as_on_a_device")
 

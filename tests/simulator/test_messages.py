@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from ml_inference.messages import Reading, ReadingDecoder, Rejection
 from ml_inference.model.manifest import Feature
+from ml_inference.scoring.outcomes import Rejection
+from ml_inference.scoring.readings import Reading, ReadingDecoder
 from sensor_simulator import SENSORS, UNITS, Fleet, Row
 from sensor_simulator.messages import malformed, message
 

@@ -17,7 +17,7 @@ from typing import Any
 from greengrass_sandbox.background import BackgroundNucleus, BackgroundTap
 from greengrass_sandbox.nucleus import Nucleus
 from greengrass_sandbox.topics import Message, Tap
-from ml_inference.greengrass.local import WINDOW
+from ml_inference.delivery.local import WINDOW
 from support.clocks import SECONDS, until
 from support.models import NORMAL
 from support.nursery import Child, Nursery

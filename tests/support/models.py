@@ -10,7 +10,7 @@ import numpy as np
 import xgboost
 
 from ml_inference.model.manifest import Feature
-from ml_inference.model.writer import write_model
+from ml_inference.workbench.writer import write_model
 
 SIX = (
     Feature(name="rVibration_Temp", unit="degC", minimum=-40.0, maximum=150.0),

@@ -107,7 +107,7 @@ def serve(connection: socket.socket) -> None:
     import quick_component  # noqa: F401, PLC0415 - here, as its neighbour in this directory
 
     sys.modules["sklearn"] = None  # type: ignore[assignment]
-    import ml_inference.component  # noqa: F401, PLC0415
+    import ml_inference.serving.component  # noqa: F401, PLC0415
 
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads cannot be forked safely"
     gc.freeze()

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ml_inference import outbox as outbox_module
-from ml_inference import outbox_file
-from ml_inference.outbox import Outbox, OutboxMessage
+from ml_inference.delivery.outbox import file as outbox_file
+from ml_inference.delivery.outbox import outbox as outbox_module
+from ml_inference.delivery.outbox.outbox import Outbox, OutboxMessage
 
 MAX_BYTES = 1_000_000
 STEPS = 120

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ml_inference.cli import run
 
 if TYPE_CHECKING:
-    from ml_inference.component import Component
     from ml_inference.model.bundle import Model
+    from ml_inference.serving.component import Component
 
 
 def main() -> int:
@@ -33,11 +33,11 @@ def main() -> int:
 def make(changed: dict[str, float], overrides: dict[str, Any], *, child: bool) -> Component:
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     # Imported late, as `ml-inference run` does: from the first moment on it can be stopped.
-    from ml_inference.component import Component  # noqa: PLC0415
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.model.bundle import load_model  # noqa: PLC0415
-    from ml_inference.rollout import load_checked  # noqa: PLC0415
-    from ml_inference.timing import Timing  # noqa: PLC0415
+    from ml_inference.serving.component import Component  # noqa: PLC0415
+    from ml_inference.serving.rollout import load_checked  # noqa: PLC0415
+    from ml_inference.serving.timing import Timing  # noqa: PLC0415
 
     def load(directory: Path, trusted_keys: Sequence[str]) -> Model:
         return load_model(directory, trusted_keys=trusted_keys)

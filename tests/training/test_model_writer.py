@@ -8,7 +8,7 @@ import xgboost
 
 from ml_inference.model.bundle import load_model
 from ml_inference.model.manifest import Feature, ModelError
-from ml_inference.model.writer import histogram, with_histograms, write_model
+from ml_inference.workbench.writer import histogram, with_histograms, write_model
 
 NAMES = ("Air temperature [K]", "Torque [Nm]", "Tool wear [min]")
 FEATURES = [Feature(name=name) for name in NAMES]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.training.metrics import ranking
+from ml_inference.workbench.training.metrics import ranking
 from sensor_simulator import LABEL, SENSORS, Fleet
 
 SHIPPED = Path(__file__).parents[2] / "artifacts" / "model"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ml_inference.training.alarms import Alarms, replay
+from ml_inference.workbench.training.alarms import Alarms, replay
 
 
 def one_machine(verdict: str, truth: str, debounces: tuple[int, ...] = (1,), step: float = 60.0) -> list[Alarms]:

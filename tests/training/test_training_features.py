@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from ml_inference.model.manifest import Feature
-from ml_inference.training import TrainingError
-from ml_inference.training.features import FeatureChoice, choose_features, read_features_file, unit_of
-from ml_inference.training.table import Table, read_table
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.features import FeatureChoice, choose_features, read_features_file, unit_of
+from ml_inference.workbench.training.table import Table, read_table
 from support.tables import write_csv
 
 CONTENT = """UDI,Type,Torque [Nm],wRMSCurrent,Machine failure,timestamp,sDateTime,same,rare,

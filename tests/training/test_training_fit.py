@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import xgboost
 
-from ml_inference.training.request import Request
-from ml_inference.training.run import Progress, Training, train
-from ml_inference.training.threshold import parse_rule
+from ml_inference.workbench.training.request import Request
+from ml_inference.workbench.training.run import Progress, Training, train
+from ml_inference.workbench.training.threshold import parse_rule
 from support.tables import AI4I_LABEL, AI4I_MODES, AI4I_SENSORS, ai4i, machines, write_csv
 
 

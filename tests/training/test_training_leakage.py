@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ml_inference.training.leakage import find_leaks
-from ml_inference.training.target import Target, Task, read_target
+from ml_inference.workbench.training.leakage import find_leaks
+from ml_inference.workbench.training.target import Target, Task, read_target
 from support.tables import AI4I_LABEL, AI4I_MODES, AI4I_SENSORS, ai4i
 
 

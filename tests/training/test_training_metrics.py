@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ml_inference.training.metrics import abnormal_score, confusion, figures, ranking
-from ml_inference.training.target import Target, Task
+from ml_inference.workbench.training.metrics import abnormal_score, confusion, figures, ranking
+from ml_inference.workbench.training.target import Target, Task
 
 
 def binary(rows: int = 500, seed: int = 1) -> tuple[Target, np.ndarray]:

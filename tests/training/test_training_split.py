@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ml_inference.training import TrainingError
-from ml_inference.training.split import Split, parse_times, split_rows
-from ml_inference.training.target import Target, read_target
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.split import Split, parse_times, split_rows
+from ml_inference.workbench.training.target import Target, read_target
 
 
 def binary(rows: int = 1000, share: float = 0.05, seed: int = 0) -> Target:

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_inference.training import TrainingError, table
-from ml_inference.training.table import read_table
+from ml_inference.workbench.training import TrainingError, table
+from ml_inference.workbench.training.table import read_table
 
 
 def file(tmp_path: Path, content: str | bytes) -> Path:

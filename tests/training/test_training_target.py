@@ -1,7 +1,7 @@
 import pytest
 
-from ml_inference.training import TrainingError
-from ml_inference.training.target import Task, read_target
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.target import Task, read_target
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from ml_inference.training import TrainingError
-from ml_inference.training.threshold import choose_threshold, parse_rule
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.threshold import choose_threshold, parse_rule
 
 
 @pytest.fixture

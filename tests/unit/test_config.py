@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_inference.config import Configuration, ConfigurationError, filters_overlap, parse_configuration
-from ml_inference.pipeline import Judgement
+from ml_inference.config import Configuration, ConfigurationError, parse_configuration
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.topics import filters_overlap
 
 KEY = "A" * 43 + "="
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from ml_inference.messages import ReadingDecoder, Rejection, Result
 from ml_inference.model.bundle import load_model
-from ml_inference.pipeline import Judgement, Pipeline
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.scoring.outcomes import Rejection, Result
+from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.scoring.readings import ReadingDecoder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

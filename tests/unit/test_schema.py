@@ -14,14 +14,15 @@ from greengrass_sandbox import BackgroundNucleus
 from ml_inference.cli import schema as command
 from ml_inference.cli.main import main
 from ml_inference.cli.schema import schemas
-from ml_inference.component import Component
 from ml_inference.config import Configuration
+from ml_inference.delivery.routing import Message, Router
 from ml_inference.greengrass.session import Connector
-from ml_inference.messages import Explanation, Outcome, Reading, ReadingDecoder, Result
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.manifest import Manifest, read_manifest
-from ml_inference.pipeline import Pipeline
-from ml_inference.routing import Message, Router
+from ml_inference.scoring.outcomes import Explanation, Outcome, Result
+from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.scoring.readings import Reading, ReadingDecoder
+from ml_inference.serving.component import Component
 from support.line import NAME, REQUEST, own_recipe
 from support.models import ABNORMAL, NORMAL, SIX, train_small
 

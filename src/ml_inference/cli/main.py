@@ -11,17 +11,20 @@ from collections.abc import Sequence
 
 from ml_inference import __version__
 
+DEVICE = "ml_inference.cli"
+WORKBENCH = "ml_inference.workbench.commands"
 COMMANDS = {
-    "run": "the component; what the recipe starts",
-    "verify": "check a model directory",
-    "train": "train, evaluate and write a model directory and a report",
-    "package": "make a model directory from a booster file or a SageMaker archive",
-    "score": "score a CSV or JSON-lines file without Greengrass",
-    "sign": "sign a model directory, or make a key pair",
-    "simulate": "six-sensor telemetry to a file, standard output or IPC",
-    "demo": "the whole line on this machine, with a live view",
-    "schema": "JSON Schema of every message and of the configuration",
+    "run": (DEVICE, "the component; what the recipe starts"),
+    "verify": (DEVICE, "check a model directory"),
+    "train": (WORKBENCH, "train, evaluate and write a model directory and a report"),
+    "package": (WORKBENCH, "make a model directory from a booster file or a SageMaker archive"),
+    "score": (DEVICE, "score a CSV or JSON-lines file without Greengrass"),
+    "sign": (WORKBENCH, "sign a model directory, or make a key pair"),
+    "simulate": (WORKBENCH, "six-sensor telemetry to a file, standard output or IPC"),
+    "demo": (WORKBENCH, "the whole line on this machine, with a live view"),
+    "schema": (DEVICE, "JSON Schema of every message and of the configuration"),
 }
+"""Where each command's module is, and what it is for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ml-inference {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, text in COMMANDS.items():
-        if not _is_here(name):
+    for name, (package, text) in COMMANDS.items():
+        if not _is_here(package):
             continue
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == chosen:
             try:
-                module = importlib.import_module(f"ml_inference.cli.{name}")
+                module = importlib.import_module(f"{package}.{name}")
             except ModuleNotFoundError as error:
                 if error.name is None or error.name.startswith("ml_inference"):
                     raise
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _is_here(name: str) -> bool:
-    """Whether the command's module is installed: the artifact on a device leaves the developer's commands out."""
-    return importlib.util.find_spec(f"ml_inference.cli.{name}") is not None
+def _is_here(package: str) -> bool:
+    """Whether a package of commands is installed: the artifact on a device has no workbench."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

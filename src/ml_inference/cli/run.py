@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ml_inference.component import Component
+    from ml_inference.serving.component import Component
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the component; see `ml_inference.component` for the exit codes."""
+    """Run the component; see `ml_inference.serving.component` for the exit codes."""
     return serve(lambda: _component(dict(arguments.set)))
 
 
@@ -78,8 +78,8 @@ def serve(make_component: Callable[[], Component]) -> int:
 
 
 def _component(overrides: dict[str, Any]) -> Component:
-    from ml_inference.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
+    from ml_inference.serving.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
 
     return Component(
         Connector(),

@@ -19,12 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from ml_inference.messages import JsonObject
 from ml_inference.model.bundle import load_model, load_verified
 from ml_inference.model.manifest import ModelError
-from ml_inference.pipeline import Judgement
-from ml_inference.replay import Totals, compare, score_table
-from ml_inference.tables import Part, TableError, decimal_hint, split_table
+from ml_inference.offline.replay import Totals, compare, score_table
+from ml_inference.offline.tables import Part, TableError, decimal_hint, split_table
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.scoring.outcomes import JsonObject
 
 _BYTES_PER_PROCESS = 8_000_000
 """A part smaller than this is scored before another process is ready: starting one takes about a second."""

@@ -10,7 +10,7 @@ import xgboost
 from ml_inference.model import bundle
 from ml_inference.model.bundle import booster_version, load_model, parse_booster
 from ml_inference.model.manifest import Feature, ModelError, read_manifest
-from ml_inference.model.writer import write_model
+from ml_inference.workbench.writer import write_model
 from support.damage import copy_of, edit_manifest, replace_booster
 from support.models import SIX, train_small
 

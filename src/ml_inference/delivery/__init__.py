@@ -1,0 +1,1 @@
+"""What results become on their way out: topics, encodings, pace, and the outbox. Never holds up scoring."""

@@ -1,0 +1,1 @@
+"""Messages that wait on disk for the cloud."""

@@ -1,0 +1,180 @@
+"""Which messages an outcome becomes, and on which topics.
+
+Pure: it decides and encodes, others publish. It never lets a flood of bad readings become a flood of error messages, and
+never a payload larger than nucleus lite carries.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ml_inference.config import Configuration
+from ml_inference.delivery.encoding import dump, fit_error, group_by, payload_limit, shorten, split
+from ml_inference.monitoring.states import MAX_MACHINES
+from ml_inference.scoring.outcomes import JsonObject, Outcome, Rejection, Result
+from ml_inference.topics import render_topic
+
+ERRORS_PER_SECOND = 20
+ERROR_BURST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A payload on its way to a topic.
+
+    Attributes:
+        topic: Topic without placeholders.
+        payload: JSON in UTF-8.
+        weight: Scored readings it stands for.
+        alarm: Whether one of them is abnormal.
+        id: What a consumer in the cloud drops a repeat by; "" for a local message.
+    """
+
+    topic: str
+    payload: bytes
+    weight: int = 0
+    alarm: bool = False
+    id: str = ""
+
+
+class Router:
+    """Turns outcomes into messages.
+
+    Args:
+        configuration: Topics and what the cloud wants.
+        thing_name: The device's name in AWS IoT.
+        monotonic: Seconds of a clock that never goes back.
+        message_id: Gives an id to each message to the cloud, by which a consumer can drop a repeat.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        thing_name: str,
+        monotonic: Callable[[], float],
+        message_id: Callable[[], str],
+    ) -> None:
+        self.configuration = configuration
+        self._thing_name = thing_name
+        self._monotonic = monotonic
+        self._message_id = message_id
+        self._tokens = float(ERROR_BURST)
+        self._refilled = monotonic()
+        self._last_to_cloud: OrderedDict[str, float] = OrderedDict()
+        self.errors_suppressed = 0
+
+    def results(self, outcome: Outcome) -> list[Message]:
+        """Messages for the result topic: one, or as many as its size needs. None for a reading that was rejected alone."""
+        if not outcome.batch and not outcome.results:
+            return []
+        return self._encode(self.configuration.result_topic, outcome, outcome.items)
+
+    def errors(self, outcome: Outcome) -> list[Message]:
+        """Messages for the error topic, one for each rejection, as far as their rate allows."""
+        messages = []
+        for rejection in outcome.rejections:
+            if not self._allowed():
+                self.errors_suppressed += 1
+                continue
+            message = rejection.as_message()
+            if outcome.batch and rejection.correlation_id is None:
+                message["correlation_id"] = outcome.correlation_id
+            topic = self._topic(self.configuration.error_topic, rejection.equipment_id)
+            messages.append(Message(topic, fit_error(message, payload_limit(topic))))
+        return messages
+
+    def cloud(self, outcome: Outcome) -> tuple[list[Message], int]:
+        """Messages for the cloud.
+
+        Returns:
+            The messages, and how many scored readings `CloudPublish` does not want there.
+        """
+        results = outcome.results
+        wanted = [result for result in results if self._wanted(result)]
+        unwanted = len(results) - len(wanted)
+        if not wanted:
+            return [], unwanted
+        items: Sequence[Result | Rejection] = wanted
+        if outcome.batch and self.configuration.cloud_publish == "all":
+            items = outcome.items
+        return self._encode(self.configuration.cloud_topic, outcome, items, to_cloud=True), unwanted
+
+    def health(self, message: JsonObject) -> Message:
+        """The message for the health topic."""
+        topic = self._topic(self.configuration.health_topic, "")
+        payload = dump(message)
+        if len(payload) > payload_limit(topic):
+            payload = dump(message | {"problems": {key: text[:80] for key, text in message["problems"].items()}})
+        return Message(topic, payload)
+
+    def _encode(
+        self, template: str, outcome: Outcome, items: Iterable[Result | Rejection], *, to_cloud: bool = False
+    ) -> list[Message]:
+        extra: JsonObject = {"thing_name": self._thing_name} if to_cloud else {}
+        messages = []
+        for topic, group in group_by(items, lambda equipment: self._topic(template, equipment)).items():
+            if not outcome.batch:
+                messages.append(self._message(topic, _as_item(group[0]) | extra, group, to_cloud=to_cloud))
+                continue
+            envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | extra
+            # An id is some 30 bytes.
+            parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 40 * to_cloud)
+            start = 0
+            for message in parts:
+                end = start + len(message["results"])
+                messages.append(self._message(topic, message, group[start:end], to_cloud=to_cloud))
+                start = end
+        return messages
+
+    def _message(
+        self, topic: str, message: JsonObject, items: Sequence[Result | Rejection], *, to_cloud: bool
+    ) -> Message:
+        identifier = self._message_id() if to_cloud else ""
+        if to_cloud:
+            message["id"] = identifier
+        results = [item for item in items if isinstance(item, Result)]
+        alarm = any(result.abnormal for result in results)
+        payload = dump(message)
+        if len(payload) > payload_limit(topic):
+            payload = dump(shorten(message, payload_limit(topic)))
+        return Message(topic, payload, weight=len(results), alarm=alarm, id=identifier)
+
+    def _topic(self, template: str, equipment_id: str) -> str:
+        return render_topic(template, thing_name=self._thing_name, equipment_id=equipment_id)
+
+    def _wanted(self, result: Result) -> bool:
+        policy = self.configuration.cloud_publish
+        if policy == "abnormal":
+            return bool(result.abnormal)
+        if policy == "changes":
+            return self._is_news(result)
+        return policy == "all"
+
+    def _is_news(self, result: Result) -> bool:
+        """Whether a machine changed its state, or was not heard of in the cloud for as long as a health interval."""
+        moment = self._monotonic()
+        last = self._last_to_cloud.get(result.equipment_id)
+        due = last is None or moment - last >= self.configuration.health_interval_seconds
+        if not due and not result.state_changed:
+            return False
+        self._last_to_cloud[result.equipment_id] = moment
+        self._last_to_cloud.move_to_end(result.equipment_id)
+        if len(self._last_to_cloud) > MAX_MACHINES:
+            self._last_to_cloud.popitem(last=False)
+        return True
+
+    def _allowed(self) -> bool:
+        """A token bucket."""
+        moment = self._monotonic()
+        self._tokens = min(ERROR_BURST, self._tokens + (moment - self._refilled) * ERRORS_PER_SECOND)
+        self._refilled = moment
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def _as_item(item: Result | Rejection) -> JsonObject:
+    return item.as_message() if isinstance(item, Result) else item.as_result()

@@ -1,0 +1,1 @@
+"""Files in place of IPC, through the same pipeline as on a device."""

@@ -1,0 +1,251 @@
+"""Scores tables of readings as the component scores messages, and compares two models over the same readings.
+
+Every reading goes through the component's own validation and pipeline, many at a time, since XGBoost's cost for a call
+is shared by its rows. It never judges by rules of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ml_inference.delivery.encoding import dump
+from ml_inference.model.bundle import Model
+from ml_inference.model.manifest import Manifest
+from ml_inference.offline.tables import Part, is_json_lines, read_csv, read_json_lines
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.scoring.outcomes import JsonObject, Rejection, Result, Score
+from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
+
+_BATCH = 1024
+"""Lines at a time: beyond some hundred rows XGBoost's cost for a call no longer counts, and the caches begin to."""
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Readings of a table.
+
+    Attributes:
+        scored: Those with a result.
+        abnormal: Those of them that are abnormal.
+        rejected: The others.
+    """
+
+    scored: int = 0
+    abnormal: int = 0
+    rejected: int = 0
+
+
+def score_table(model: Model, judgement: Judgement, table: Path, out: BinaryIO, part: Part | None = None) -> Totals:
+    """Score a table.
+
+    Args:
+        model: The model.
+        judgement: How scores become verdicts.
+        table: CSV or JSON lines.
+        out: Gets a JSON line for each reading in order: a result, or an error message with the number of its `line`.
+        part: What to read of the table; machines' states begin anew in each part.
+
+    Raises:
+        TableError: The table cannot be read.
+    """
+    pipeline = Pipeline(model, judgement)
+    decoder = ReadingDecoder(model.manifest.features)
+    totals = Totals()
+    with _rare_collections():
+        for lines in _batches(table, part):
+            numbers, decoded = _decode(decoder, lines)
+            outcome = pipeline.score(decoded)
+            messages = [
+                item.as_message() if isinstance(item, Result) else item.as_message() | {"line": number}
+                for number, item in zip(numbers, outcome.items, strict=True)
+            ]
+            out.write(b"".join(dump(message) + b"\n" for message in messages))
+            results = outcome.results
+            totals.scored += len(results)
+            totals.abnormal += sum(1 for result in results if result.abnormal)
+            totals.rejected += len(outcome.items) - len(results)
+    return totals
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the collector of cycles run rarely: it took a fifth of the time, and readings hold no cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _batches(table: Path, part: Part | None) -> Iterator[list[tuple[int, Any]]]:
+    """Lines with their numbers: bytes of JSON, or documents made from rows of CSV."""
+    rows: Iterator[tuple[int, Any]] = read_json_lines(table, part) if is_json_lines(table) else read_csv(table, part)
+    while batch := list(islice(rows, _BATCH)):
+        yield batch
+
+
+def _decode(decoder: ReadingDecoder, lines: Sequence[tuple[int, Any]]) -> tuple[list[int], Decoded]:
+    """The readings of several lines as one message, and the line of each."""
+    numbers: list[int] = []
+    items: list[Reading | Rejection] = []
+    for number, line in lines:
+        found = decoder.decode(line).items if isinstance(line, bytes) else (decoder.reading(line),)
+        numbers += [number] * len(found)
+        items += found
+    return numbers, Decoded(tuple(items))
+
+
+@dataclass(slots=True)
+class Agreement:
+    """What two models say of the same readings.
+
+    Attributes:
+        readings: Scored by both.
+        changed: Of them, those with another verdict.
+        became_abnormal: Of them, normal by the first model and abnormal by the second.
+        became_normal: The reverse.
+        abnormal: By the first model.
+        shift: Sum of the second's scores minus the first's.
+    """
+
+    readings: int = 0
+    changed: int = 0
+    became_abnormal: int = 0
+    became_normal: int = 0
+    abnormal: int = 0
+    shift: float = 0.0
+
+    def add(self, first: Result, second: Result, shift: float) -> None:
+        """Count one reading."""
+        self.readings += 1
+        self.shift += shift
+        self.abnormal += bool(first.abnormal)
+        if _verdict(first) != _verdict(second):
+            self.changed += 1
+            if first.abnormal is not None and second.abnormal is not None:
+                self.became_abnormal += second.abnormal
+                self.became_normal += first.abnormal
+
+    def as_json(self) -> JsonObject:
+        """With shares and means in place of sums."""
+        return {
+            "readings": self.readings,
+            "agreement": 1 - self.changed / self.readings if self.readings else None,
+            "changed": self.changed,
+            "became_abnormal": self.became_abnormal,
+            "became_normal": self.became_normal,
+            "abnormal": self.abnormal,
+            "mean_shift": self.shift / self.readings if self.readings else None,
+        }
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Two models over one table.
+
+    A verdict is whether a reading is abnormal; of a multi-class model that makes no such statement it is the most likely
+    class, and of a regression without a threshold there is none. The score of a multi-class model counts here as the
+    probability of not being normal.
+
+    Attributes:
+        first: The model in use.
+        second: The one that may follow it.
+        overall: Over all readings.
+        machines: By equipment id.
+        shifts: The second's score minus the first's, of each reading that both scored.
+        rejected: Readings that neither scored.
+        only_first: Scored by the first alone.
+        only_second: Scored by the second alone.
+    """
+
+    first: Manifest
+    second: Manifest
+    overall: Agreement = field(default_factory=Agreement)
+    machines: dict[str, Agreement] = field(default_factory=dict)
+    shifts: list[float] = field(default_factory=list)
+    rejected: int = 0
+    only_first: int = 0
+    only_second: int = 0
+
+    def add(self, first: Result | Rejection, second: Result | Rejection) -> None:
+        """Count one reading."""
+        if isinstance(first, Result) and isinstance(second, Result):
+            shift = _abnormality(second.score, self.second) - _abnormality(first.score, self.first)
+            self.shifts.append(shift)
+            self.overall.add(first, second, shift)
+            self.machines.setdefault(first.equipment_id, Agreement()).add(first, second, shift)
+        elif isinstance(first, Result):
+            self.only_first += 1
+        elif isinstance(second, Result):
+            self.only_second += 1
+        else:
+            self.rejected += 1
+
+    def as_json(self) -> JsonObject:
+        """The whole comparison; machines with the most changed verdicts first."""
+        shifts = np.array(self.shifts)
+        ordered = sorted(self.machines.items(), key=lambda item: (-item[1].changed, item[0]))
+        return {
+            "first": {"name": self.first.name, "version": self.first.version},
+            "second": {"name": self.second.name, "version": self.second.version},
+            **self.overall.as_json(),
+            "rejected": self.rejected,
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+            "mean_absolute_shift": float(np.abs(shifts).mean()) if self.shifts else None,
+            "shift_quantiles": dict(zip(map(str, QUANTILES), np.quantile(shifts, QUANTILES).tolist(), strict=True))
+            if self.shifts
+            else None,
+            "machines": {name: machine.as_json() for name, machine in ordered},
+        }
+
+
+def compare(first: Model, second: Model, judgement: Judgement, table: Path) -> Comparison:
+    """Score a table with two models.
+
+    Args:
+        first: The model in use.
+        second: The one that may follow it.
+        judgement: How scores become verdicts; explanations are not made.
+        table: CSV or JSON lines.
+
+    Raises:
+        TableError: The table cannot be read.
+    """
+    judgement = replace(judgement, explain_top_k=0)
+    comparison = Comparison(first.manifest, second.manifest)
+    pipelines = Pipeline(first, judgement), Pipeline(second, judgement)
+    decoders = ReadingDecoder(first.manifest.features), ReadingDecoder(second.manifest.features)
+    with _rare_collections():
+        for lines in _batches(table, None):
+            outcomes = [
+                pipeline.score(_decode(decoder, lines)[1])
+                for pipeline, decoder in zip(pipelines, decoders, strict=True)
+            ]
+            for one, other in zip(outcomes[0].items, outcomes[1].items, strict=True):
+                comparison.add(one, other)
+    return comparison
+
+
+def _verdict(result: Result) -> bool | int | None:
+    if result.abnormal is None and isinstance(result.score, list):
+        return result.score.index(max(result.score))
+    return result.abnormal
+
+
+def _abnormality(score: Score, manifest: Manifest) -> float:
+    if not isinstance(score, list):
+        return score
+    return 0.0 if manifest.normal_class is None else 1.0 - score[manifest.normal_class]

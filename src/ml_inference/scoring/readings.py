@@ -1,0 +1,275 @@
+"""Bytes to validated readings.
+
+It knows the features of a model, but not how they are scored; it does no I/O. Nothing that a message holds raises here: a
+bad reading becomes a `Rejection` that names the field and the rule, and its neighbours in a batch go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
+from pydantic_core import PydanticCustomError, from_json
+
+from ml_inference.limits import MAX_FLOAT32
+from ml_inference.model.manifest import Feature
+from ml_inference.scoring.outcomes import MAX_ERRORS, CorrelationId, FieldError, Rejection
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""Largest message that is parsed. Classic passes more; a gateway's memory should not depend on what a sibling sends."""
+MAX_READINGS = 10_000
+"""Most readings in one batch."""
+MAX_IDENTIFIER_CHARACTERS = 128
+"""Longest `equipment_id`: it is part of topics, which end at 256 bytes."""
+MAX_CORRELATION_CHARACTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One validated reading.
+
+    Attributes:
+        equipment_id: The machine; "" where the message names none.
+        timestamp: ISO 8601 in UTC with milliseconds; None where the message has none.
+        correlation_id: The requester's own mark, echoed unchanged.
+        values: Feature values in the model's column order and units.
+    """
+
+    equipment_id: str
+    timestamp: str | None
+    correlation_id: CorrelationId
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An input message, taken apart: what `Outcome` is before scoring."""
+
+    items: tuple[Reading | Rejection, ...]
+    batch: bool = False
+    correlation_id: CorrelationId = None
+
+
+_datetime = TypeAdapter(datetime)
+
+
+def parse_timestamp(value: Any) -> str:
+    """Normalise a time.
+
+    Args:
+        value: ISO 8601 (without an offset it is UTC), or a number: epoch seconds, or from 2e10 on (the year 2603) epoch
+            milliseconds.
+
+    Returns:
+        ISO 8601 in UTC with milliseconds, such as `2026-11-22T03:15:00.120Z`.
+
+    Raises:
+        ValueError: It is none of these, or outside the years 1 to 9999.
+    """
+    moment = _datetime.validate_python(value)
+    try:
+        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError("outside the years 1 to 9999") from error
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _timestamp(value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        return parse_timestamp(value)
+    except ValueError:
+        raise PydanticCustomError("timestamp", "Input should be ISO 8601, or epoch seconds or milliseconds") from None
+
+
+def _optional_timestamp(value: Any) -> str | None:
+    # These keys belong to the line, not to the contract: one that cannot be read is as good as none.
+    try:
+        return _timestamp(value)
+    except PydanticCustomError:
+        return None
+
+
+def _correlation_id(value: Any) -> CorrelationId:
+    if value is None or (isinstance(value, str) and len(value) <= MAX_CORRELATION_CHARACTERS):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value
+    raise PydanticCustomError(
+        "correlation_id",
+        "Input should be a string of at most {characters} characters or an integer of 64 bits",
+        {"characters": MAX_CORRELATION_CHARACTERS},
+    )
+
+
+_Time = Annotated[
+    str | None,
+    BeforeValidator(_timestamp),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}, {"type": "null"}]}),
+]
+_LineTime = Annotated[str | None, BeforeValidator(_optional_timestamp), WithJsonSchema({})]
+_Correlation = Annotated[
+    str | int | None,
+    BeforeValidator(_correlation_id),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "maxLength": MAX_CORRELATION_CHARACTERS}, {"type": "integer"}, {"type": "null"}]}
+    ),
+]
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, title="Reading")
+
+    equipment_id: Annotated[str, Field(max_length=MAX_IDENTIFIER_CHARACTERS)] | None = None
+    timestamp: _Time = None
+    correlation_id: _Correlation = None
+
+
+class _Line(_Envelope):
+    sDateTime: _LineTime = None  # noqa: N815 - the line's own key
+    timeInSeconds: _LineTime = None  # noqa: N815
+
+
+def reading_model(features: Sequence[Feature]) -> type[BaseModel]:
+    """The pydantic model of one reading: every feature a finite float32 within its physical limits, and the envelope.
+
+    Args:
+        features: The model's inputs in column order.
+
+    Returns:
+        A class whose fields `f0`, `f1`, ... are the features in that order, under the users' names as aliases.
+    """
+    fields: dict[str, Any] = {
+        f"f{column}": (_value_of(feature), Field(alias=feature.name, description=feature.unit))
+        for column, feature in enumerate(features)
+    }
+    names = {feature.name for feature in features}
+    base = _Envelope if names & set(_Line.model_fields) else _Line
+    model: type[BaseModel] = create_model("Reading", __base__=base, **fields)
+    return model
+
+
+def _value_of(feature: Feature) -> Any:
+    low, high = feature.minimum, feature.maximum
+    least = -MAX_FLOAT32 if low is None else max(low, -MAX_FLOAT32)
+    most = MAX_FLOAT32 if high is None else min(high, MAX_FLOAT32)
+    limits = {key: value for key, value in (("minimum", low), ("maximum", high)) if value is not None}
+    return Annotated[
+        float,
+        Field(strict=True, allow_inf_nan=False, ge=least, le=most),
+        # Without float32's limits: who reads the schema would take them for the sensor's.
+        WithJsonSchema({"type": "number"} | limits),
+    ]
+
+
+class ReadingDecoder:
+    """Takes input messages apart for one model.
+
+    Args:
+        features: The model's inputs in column order.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        # The core validator itself, as the adapter's own method costs as much again as the validation of a reading.
+        self._validate = TypeAdapter(reading_model(features)).validator.validate_python
+        self._columns = tuple(f"f{column}" for column in range(len(features)))
+
+    def decode(self, payload: bytes) -> Decoded:
+        """Take one message apart.
+
+        Args:
+            payload: JSON in UTF-8: a reading, an array of readings, or an object with `readings`.
+
+        Returns:
+            A reading or a rejection for each reading in the message; one rejection for a message that cannot be read.
+        """
+        if len(payload) > MAX_MESSAGE_BYTES:
+            return _refuse(payload, "too_large", f"Message of {len(payload)} bytes is larger than {MAX_MESSAGE_BYTES}")
+        try:
+            document = from_json(payload, cache_strings="keys")
+        except ValueError as error:
+            return _refuse(payload, "json_invalid", f"Invalid JSON: {error}")
+        if isinstance(document, dict) and isinstance(document.get("readings"), list):
+            try:
+                correlation_id = _correlation_id(document.get("correlation_id"))
+            except PydanticCustomError as error:
+                return _refuse(payload, error.type, error.message(), loc=("correlation_id",))
+            return self._batch(payload, document["readings"], correlation_id)
+        if isinstance(document, list):
+            return self._batch(payload, document, None)
+        return Decoded((self._reading(document, received=payload),))
+
+    def reading(self, document: Any, index: int | None = None) -> Reading | Rejection:
+        """Validate one reading that is already a JSON value, such as a row of a table."""
+        return self._reading(document, received=document, index=index)
+
+    def _batch(self, payload: bytes, documents: list[Any], correlation_id: CorrelationId) -> Decoded:
+        if not documents:
+            return _refuse(payload, "too_short", "A batch needs at least one reading", correlation_id=correlation_id)
+        if len(documents) > MAX_READINGS:
+            text = f"A batch of {len(documents)} readings is larger than {MAX_READINGS}"
+            return _refuse(payload, "too_long", text, correlation_id=correlation_id)
+        items = tuple(self.reading(document, index) for index, document in enumerate(documents))
+        return Decoded(items, batch=True, correlation_id=correlation_id)
+
+    def _reading(self, document: Any, *, received: Any, index: int | None = None) -> Reading | Rejection:
+        if not isinstance(document, dict):
+            error = FieldError((), "object_type", "Input should be an object")
+            return Rejection(errors=(error,), received=received, index=index)
+        try:
+            held = self._validate(document).__dict__
+        except ValidationError as error:
+            return Rejection(
+                errors=_field_errors(error),
+                received=received,
+                index=index,
+                equipment_id=_readable_equipment(document),
+                correlation_id=_readable_correlation(document),
+            )
+        timestamp = held["timestamp"] or held.get("sDateTime") or held.get("timeInSeconds")
+        return Reading(
+            equipment_id=held["equipment_id"] or "",
+            timestamp=timestamp,
+            correlation_id=held["correlation_id"],
+            values=tuple(map(held.__getitem__, self._columns)),
+        )
+
+
+def _field_errors(error: ValidationError) -> tuple[FieldError, ...]:
+    listed = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = [FieldError(tuple(item["loc"]), item["type"], item["msg"]) for item in listed[:MAX_ERRORS]]
+    if len(listed) > MAX_ERRORS:
+        errors[-1] = FieldError((), "more", f"{len(listed) - MAX_ERRORS + 1} more errors")
+    return tuple(errors)
+
+
+def _readable_equipment(document: Mapping[str, Any]) -> str:
+    value = document.get("equipment_id")
+    return value if isinstance(value, str) and len(value) <= MAX_IDENTIFIER_CHARACTERS else ""
+
+
+def _readable_correlation(document: Mapping[str, Any]) -> CorrelationId:
+    try:
+        return _correlation_id(document.get("correlation_id"))
+    except PydanticCustomError:
+        return None
+
+
+def _refuse(
+    payload: bytes, kind: str, text: str, *, loc: tuple[str | int, ...] = (), correlation_id: CorrelationId = None
+) -> Decoded:
+    """A message that is refused as a whole."""
+    return Decoded((Rejection((FieldError(loc, kind, text),), received=payload, correlation_id=correlation_id),))

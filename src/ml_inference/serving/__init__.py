@@ -1,0 +1,1 @@
+"""The long-running component: connection, settings, models, worker and health."""

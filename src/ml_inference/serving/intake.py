@@ -1,0 +1,132 @@
+"""The bounded queue between the IPC callback and the worker.
+
+Its `put` is all that the callback does: on nucleus lite a subscriber that stops reading stalls IPC for every component
+on the device. It never blocks and never grows past its bound; what it gives up is counted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition
+
+from ml_inference.serving.counters import Counters
+
+_EQUIPMENT = re.compile(rb'"equipment_id"\s*:\s*"((?:[^"\\]|\\.){0,256})"')
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message and when it came, in seconds of the monotonic clock."""
+
+    payload: bytes
+    moment: float
+
+
+class Intake:
+    """Messages in the order of arrival, bounded in number and in bytes.
+
+    When it is full, the oldest message of the same machine makes room, since its newer reading says more; if that machine
+    has none waiting, the oldest of all. The machine is guessed from the raw bytes: parsing is the worker's work.
+
+    Args:
+        limit: Most messages that wait.
+        counters: Told of every message in and every message given up.
+        max_bytes: Most bytes that wait.
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        counters: Counters,
+        max_bytes: int = 64 * 1024 * 1024,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._monotonic = monotonic
+        self._max_bytes = max_bytes
+        self._counters = counters
+        self._changed = Condition()
+        # Not a dict: one that is emptied from its front looks for its first key among all those that are gone.
+        self._messages: OrderedDict[int, tuple[bytes, Arrival]] = OrderedDict()
+        self._by_machine: dict[bytes, deque[int]] = {}
+        self._next = 0
+        self._bytes = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, payload: bytes) -> None:
+        """Queue a message, giving up an older one if there is no room. Does not block."""
+        found = _EQUIPMENT.search(payload, 0, 4096)
+        machine = found[1] if found else b""
+        with self._changed:
+            if self._closed:
+                return
+            self._counters.arrived()
+            while self._messages and (
+                len(self._messages) >= self._limit or self._bytes + len(payload) > self._max_bytes
+            ):
+                self._give_up(machine)
+            self._messages[self._next] = (machine, Arrival(payload, self._monotonic()))
+            self._by_machine.setdefault(machine, deque()).append(self._next)
+            self._next += 1
+            self._bytes += len(payload)
+            self._changed.notify()
+
+    def get(self, timeout: float) -> Arrival | None:
+        """Take the oldest message.
+
+        Args:
+            timeout: Longest wait in seconds.
+
+        Returns:
+            The message, or None if none came in time or the intake is closed and empty.
+        """
+        with self._changed:
+            if not self._messages and not self._closed:
+                self._changed.wait(timeout)
+            if not self._messages:
+                return None
+            return self._take(next(iter(self._messages)))
+
+    def close(self) -> None:
+        """Take no more; what is queued can still be got."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def give_up_all(self) -> int:
+        """Drop whatever is queued, as the time to stop is over; returns how many messages that were."""
+        with self._changed:
+            dropped = len(self._messages)
+            self._messages.clear()
+            self._by_machine.clear()
+            self._bytes = 0
+            self._counters.gave_up(dropped)
+            return dropped
+
+    def resize(self, limit: int) -> None:
+        """Change the bound; a smaller one takes effect at the next `put`."""
+        with self._changed:
+            self._limit = limit
+
+    def _give_up(self, machine: bytes) -> None:
+        own = self._by_machine.get(machine)
+        self._take(own[0] if own else next(iter(self._messages)))
+        self._counters.gave_up()
+
+    def _take(self, number: int) -> Arrival:
+        machine, arrival = self._messages.pop(number)
+        numbers = self._by_machine[machine]
+        # Both structures are in order of arrival, so the one taken is its machine's oldest.
+        numbers.popleft()
+        if not numbers:
+            del self._by_machine[machine]
+        self._bytes -= len(arrival.payload)
+        return arrival

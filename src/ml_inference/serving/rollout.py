@@ -1,0 +1,173 @@
+"""Loads models beside the one that scores, and notices when there is a new one.
+
+Loading and checking takes up to seconds on a gateway, so it happens on a thread of its own; the worker goes on with the
+old model until the new one is ready. A new model that fails any check changes nothing but the health message.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+
+from ml_inference.model.bundle import Model, load_model, load_verified
+from ml_inference.model.manifest import MANIFEST_FILE, ModelError, ModelUncheckedError
+from ml_inference.serving.backoff import Backoff
+from ml_inference.serving.last_good import LastGood
+
+FIRST_RETRY = 15.0
+LONGEST_RETRY = 900.0
+"""Seconds after which a model is tried again that could not be checked because the machine was too busy."""
+
+logger = logging.getLogger(__name__)
+
+
+def artifact_model_directory() -> Path:
+    """The model that came with the component's artifact.
+
+    The artifact has the repository's layout (`src/ml_inference/`, `artifacts/model/`); an installed package carries the
+    model inside.
+    """
+    package = Path(__file__).resolve().parents[1]
+    artifact = package.parent.parent / "artifacts" / "model"
+    return artifact if artifact.is_dir() else package / "_model"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from and who must have signed it."""
+
+    directory: Path
+    trusted_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a request to load.
+
+    Attributes:
+        source: What was asked for.
+        model: The model, or another in its place; None if there is none.
+        problem: Why it is not the one that was asked for.
+        missing: Whether that is because there is no such directory; it may come.
+        unchecked: Whether that is because the machine was too busy to check it; it is tried again.
+    """
+
+    source: Source
+    model: Model | None
+    problem: str | None
+    missing: bool = False
+    unchecked: bool = False
+
+
+def fingerprint(directory: Path) -> tuple[object, ...] | None:
+    """Changes with each file of a model, which may come one after the other; None while there is no manifest."""
+    try:
+        resolved = directory.resolve()
+        files = {entry.name: entry.stat() for entry in os.scandir(resolved)}
+    except (OSError, RuntimeError, ValueError):  # a loop of links, before Python 3.13; a path that cannot be one
+        return None
+    if MANIFEST_FILE not in files:
+        return None
+    return resolved, *sorted((name, file.st_ino, file.st_mtime_ns, file.st_size) for name, file in files.items())
+
+
+class ModelSlot:
+    """One place for a model: the champion's, or the challenger's.
+
+    Used from one thread; loading happens on the executor, and `loaded` is called there.
+
+    Args:
+        executor: Runs one load at a time.
+        loaded: Told of each load's outcome.
+        load: Checks and loads a model directory.
+        monotonic: Seconds of a clock that never goes back.
+        last_good: Keeps each model that is loaded, and gives one in place of the first if that is refused.
+    """
+
+    def __init__(
+        self,
+        executor: ThreadPoolExecutor,
+        loaded: Callable[[Loaded], None],
+        load: Callable[[Path, Sequence[str]], Model],
+        monotonic: Callable[[], float],
+        last_good: LastGood | None = None,
+    ) -> None:
+        self._executor = executor
+        self._loaded = loaded
+        self._load = load
+        self._monotonic = monotonic
+        self._last_good = last_good
+        self._has_model = False
+        self._retry = Backoff(monotonic, first=FIRST_RETRY, longest=LONGEST_RETRY)
+        self._retry_at = inf
+        self._source: Source | None = None
+        self._seen: tuple[object, ...] | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """What was asked for last; None for no model."""
+        return self._source
+
+    def want(self, source: Source | None) -> None:
+        """Ask for the model of a source; nothing happens if it was asked for already and has not changed."""
+        if source != self._source:
+            self._source, self._seen = source, None
+            self.look(first=True)
+
+    def look(self, *, first: bool = False) -> None:
+        """Load again if the directory holds another model than at the last look, or one that could not be checked."""
+        if self._source is None:
+            return
+        seen = fingerprint(self._source.directory)
+        # A directory that is being replaced is missing for a moment; the next look finds it.
+        known = seen is None or (seen == self._seen and self._monotonic() < self._retry_at)
+        if known and not first:
+            return
+        self._seen, self._retry_at = seen, inf
+        self._executor.submit(self._work, self._source)
+
+    # On the executor.
+
+    def _work(self, source: Source) -> None:
+        loaded = self._try(source)
+        if loaded.model is not None:
+            if self._last_good:
+                self._last_good.keep_model(loaded.model)
+        elif self._last_good and not self._has_model and self._last_good.model_directory.exists():
+            other = self._try(Source(self._last_good.model_directory, source.trusted_keys))
+            loaded = replace(loaded, model=other.model)
+        self._has_model |= loaded.model is not None
+        self._loaded(loaded)
+
+    def _try(self, source: Source) -> Loaded:
+        try:
+            # A link may turn to another model at any moment; what it points to does not change.
+            model = self._load(source.directory.resolve(), source.trusted_keys)
+        except ModelUncheckedError as error:
+            self._retry.failed()
+            self._retry_at = self._retry.at
+            return Loaded(source, None, f"{error}; it is tried again", unchecked=True)
+        except ModelError as error:
+            return Loaded(source, None, str(error), missing=not os.path.lexists(source.directory))
+        except Exception as error:
+            logger.exception("loading %s failed", source.directory)
+            return Loaded(source, None, f"{type(error).__name__}: {error}")
+        self._retry.succeeded()
+        return Loaded(source, model, None)
+
+
+def load_checked(directory: Path, trusted_keys: Sequence[str]) -> Model:
+    """Check a model directory and load it.
+
+    Any but the artifact's own, which the deployment has verified, is first opened in a child process.
+
+    Raises:
+        ModelError: A check failed.
+    """
+    load = load_model if directory == artifact_model_directory() else load_verified
+    return load(directory, trusted_keys=trusted_keys)

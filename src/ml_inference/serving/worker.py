@@ -1,0 +1,190 @@
+"""The one thread that scores, so that results leave in the order in which readings came.
+
+Everything that changes what it does (another model, other rules) is handed to it and takes effect between two messages.
+Nothing that a message holds, and no error of ours in handling it, ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
+from typing import Any
+
+from ml_inference.delivery.routing import Message, Router
+from ml_inference.model.bundle import Model
+from ml_inference.scoring.challenger import Comparison
+from ml_inference.scoring.judgement import Judgement
+from ml_inference.scoring.outcomes import FieldError, Outcome, Rejection
+from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.counters import Counters
+from ml_inference.serving.intake import Arrival, Intake
+
+IDLE_SECONDS = 0.2
+"""How long a change waits for its turn when no message comes."""
+LATENCIES = 1_000
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Takes messages from the intake, scores them, and hands on what they become.
+
+    Args:
+        intake: Where messages come from.
+        pipeline: Scores; from `start` on it belongs to the worker's thread.
+        router: Turns outcomes into messages.
+        counters: Told what became of each message.
+        publish: Sends a local message; may wait.
+        offer: Takes messages for the cloud, and the number of readings not wanted there; does not wait.
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        pipeline: Pipeline,
+        router: Router,
+        counters: Counters,
+        publish: Callable[[Message], None],
+        offer: Callable[[Sequence[Message], int], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._intake = intake
+        self._pipeline = pipeline
+        self._router = router
+        self._counters = counters
+        self._publish = publish
+        self._offer = offer
+        self._monotonic = monotonic
+        self._changes: deque[Callable[[], None]] = deque()
+        self._finish = Event()
+        self._challenger: tuple[Pipeline, Comparison] | None = None
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._internal_errors = 0
+        self._thread = Thread(target=self._run, name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def swap(self, model: Model, done: Callable[[], None]) -> None:
+        """Score with another model from the next message on, then call `done`."""
+
+        def change() -> None:
+            self._pipeline.swap(model)
+            done()
+
+        self._changes.append(change)
+
+    def judge_by(self, judgement: Judgement) -> None:
+        """Judge by other rules from the next message on."""
+
+        def change() -> None:
+            self._pipeline.judge_by(judgement)
+            if self._challenger:
+                self._challenger[0].judge_by(judgement)
+
+        self._changes.append(change)
+
+    def challenge(self, model: Model | None, judgement: Judgement) -> None:
+        """Let a second model score the same messages in silence; None for none."""
+        challenger = None
+        if model is not None:
+            comparison = Comparison(model.manifest.name, model.manifest.version)
+            challenger = (Pipeline(model, judgement, watch_drift=False), comparison)
+
+        def change() -> None:
+            self._challenger = challenger
+
+        self._changes.append(change)
+
+    def finish(self, timeout: float) -> bool:
+        """Work off what is queued, then end. The intake must be closed.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            Whether it ended in time.
+        """
+        self._finish.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def as_message(self) -> dict[str, Any]:
+        """The worker's part of the health message: time from arrival to publish, of the latest messages."""
+        latencies = sorted(self._latencies.copy())
+        message: dict[str, Any] = {"errors_suppressed": self._router.errors_suppressed}
+        if latencies:
+            message["latency_ms"] = {
+                f"p{percent}": round(latencies[min(len(latencies) - 1, len(latencies) * percent // 100)] * 1000, 2)
+                for percent in (50, 99)
+            }
+        drift = self._pipeline.drift  # once: another model may come in meanwhile, which has none yet
+        if drift:
+            message["drift"] = drift.as_message()
+        challenger = self._challenger
+        if challenger:
+            message["challenger"] = challenger[1].as_message()
+        return message
+
+    def _run(self) -> None:
+        while True:
+            arrival = self._intake.get(IDLE_SECONDS)
+            while self._changes:
+                self._change(self._changes.popleft())
+            if arrival is not None:
+                self._work(arrival)
+            elif self._finish.is_set():
+                return
+
+    def _change(self, change: Callable[[], None]) -> None:
+        try:
+            change()
+        except Exception:
+            logger.exception("a change met an internal error; what was in force stays")
+
+    def _work(self, arrival: Arrival) -> None:
+        began = self._monotonic()
+        try:
+            outcome = self._pipeline.process(arrival.payload)
+            seconds = self._monotonic() - began
+            local, cloud, unwanted = self._route(outcome)
+        except Exception:
+            # Ours, whatever it was: the message is refused and counted, and the next one gets its chance.
+            self._internal_errors += 1
+            if self._internal_errors & (self._internal_errors - 1) == 0:
+                logger.exception("%d messages met an internal error; the last", self._internal_errors)
+            error = FieldError((), "internal_error", "the component could not process this message; see its log")
+            outcome = Outcome((Rejection((error,), received=arrival.payload),))
+            seconds = self._monotonic() - began
+            local, cloud, unwanted = self._router.errors(outcome), [], 0
+        for message in local:
+            self._publish(message)
+        self._latencies.append(self._monotonic() - arrival.moment)
+        if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
+            self._compare(arrival, outcome, seconds)
+        scored = len(outcome.results)
+        with self._counters.lock:
+            self._offer(cloud, unwanted)
+            self._counters.finished(scored=scored, rejected=len(outcome.items) - scored)
+
+    def _route(self, outcome: Outcome) -> tuple[list[Message], list[Message], int]:
+        """Local messages, messages for the cloud, and how many readings the cloud does not want."""
+        return self._router.results(outcome) + self._router.errors(outcome), *self._router.cloud(outcome)
+
+    def _compare(self, arrival: Arrival, outcome: Outcome, seconds: float) -> None:
+        assert self._challenger is not None  # noqa: S101 - the caller looked
+        pipeline, comparison = self._challenger
+        began = self._monotonic()
+        try:
+            other = pipeline.process(arrival.payload)
+        except Exception:
+            logger.exception("the challenger met an internal error and is switched off")
+            self._challenger = None
+            return
+        comparison.add(outcome, other, seconds, self._monotonic() - began)

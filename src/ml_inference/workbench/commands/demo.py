@@ -1,0 +1,419 @@
+"""`ml-inference demo`: the whole line on this machine, with a live view.
+
+It builds the two components as for a deployment, has a nucleus stand-in (`greengrass-sandbox`, a process of its own) install
+and run them from their recipes, watches every topic, and in the end checks the books: what was sent must have been scored
+or rejected, and what was scored must have reached the cloud. It simulates nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+SETTLE_SECONDS = 30.0
+"""Longest wait for what is on its way: after an outage the component pauses for some seconds before it tries again."""
+START_SECONDS = 900.0
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--seconds", type=float, help="end by itself after so many seconds of telemetry")
+    parser.add_argument("--profile", choices=("lite", "classic"), default="lite", help="runtime (default: lite)")
+    parser.add_argument("--machines", type=int, default=4, help="number of cylinders (default: 4)")
+    parser.add_argument("--offline-after", type=float, metavar="S", help="take the cloud away after S seconds, for 5 s")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; 0 if nothing was lost."""
+    root = _checkout()
+    if root is None:
+        print("ml-inference demo: run it in a checkout of the repository", file=sys.stderr)
+        return 1
+    if importlib.util.find_spec("greengrass_sandbox") is None:
+        print(
+            "ml-inference demo: needs the nucleus stand-in: pip install ./packages/greengrass-sandbox", file=sys.stderr
+        )
+        return 1
+    if arguments.seconds is not None and arguments.seconds <= 0:
+        arguments.seconds = None
+    console = Console()
+    try:
+        with _terminated_like_interrupted(), Sandbox(root, arguments.profile, arguments.machines) as sandbox:
+            books = Books(simulator=sandbox.simulator)
+            with contextlib.suppress(KeyboardInterrupt):
+                view = _live(console, books) if console.is_terminal else _plain(console, books)
+                with view as show:
+                    _play(sandbox, books, arguments, show)
+            try:
+                if books.sent:
+                    _settle(sandbox, books)
+            except KeyboardInterrupt:
+                console.print("interrupted while settling; the figures below are not final")
+    except DemoError as error:
+        print(f"ml-inference demo: {error}", file=sys.stderr)
+        return 1
+    console.print(books.summary(), highlight=False, soft_wrap=True)
+    return 0 if books.lost == 0 and books.sent else 1
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+@dataclass(slots=True)
+class Machine:
+    """What the view shows of one cylinder."""
+
+    state: str = "…"
+    score: float = 0.0
+    scores: deque[float] = field(default_factory=lambda: deque(maxlen=40))
+    reason: str = ""
+
+
+@dataclass
+class Books:
+    """What went through the topics.
+
+    Attributes:
+        simulator: Name of the component whose readings count as sent.
+    """
+
+    simulator: str
+    sent: int = 0
+    scored: int = 0
+    rejected: int = 0
+    repeats: int = 0
+    offline: bool = False
+    machines: dict[str, Machine] = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
+    last_error: str = ""
+    last_cloud: str = ""
+    note: str = ""
+    _in_cloud: set[str] = field(default_factory=set)
+
+    @property
+    def cloud(self) -> int:
+        """Results in the cloud; one that was delivered again, with the same `id`, counts once."""
+        return len(self._in_cloud)
+
+    @property
+    def open(self) -> int:
+        """Sent, and neither scored nor rejected (yet)."""
+        return self.sent - self.scored - self.rejected
+
+    @property
+    def lost(self) -> int:
+        """Sent and not accounted for, or scored and not in the cloud; once everything has settled."""
+        return abs(self.open) + abs(self.scored - self.cloud)
+
+    def take(self, event: dict[str, Any]) -> list[str]:
+        """Enter one event of the sandbox; returns lines worth telling."""
+        kind, topic, payload = event["event"], event.get("topic", ""), event.get("payload")
+        if kind == "error":
+            raise DemoError(str(event.get("message")))
+        if kind == "cloud" and isinstance(payload, dict):
+            self.repeats += payload["id"] in self._in_cloud
+            self._in_cloud.add(payload["id"])
+            self.last_cloud = f"{topic}  {json.dumps(payload)[:90]}…"
+        elif kind == "local" and topic == "ml/inference/request":
+            self.sent += event.get("component") == self.simulator
+        elif kind == "local" and isinstance(payload, dict):
+            if topic == "ml/inference/result":
+                return self._result(payload)
+            if topic == "ml/inference/error":
+                self.rejected += 1
+                first = payload["errors"][0]
+                where = ".".join(str(part) for part in first["loc"])
+                self.last_error = f"{payload['equipment_id'] or '?'} {where}: {first['msg']}".replace(" :", ":")
+                return [f"rejected  {self.last_error}"]
+            if topic == "ml/inference/health":
+                self.health = payload
+        return []
+
+    def _result(self, result: dict[str, Any]) -> list[str]:
+        self.scored += 1
+        name = result["equipment_id"] or "?"
+        machine = self.machines.setdefault(name, Machine())
+        before = machine.state
+        machine.state, machine.score = result["state"], result["score"]
+        machine.scores.append(result["score"])
+        reasons = result.get("explanation", [])
+        machine.reason = ", ".join(
+            f"{part['feature']} {part['value']:g} {part['unit']} ({part['contribution']:+.2f})" for part in reasons[:2]
+        )
+        if before == machine.state or (before == "…" and machine.state == "normal"):
+            return []
+        because = f" because of {machine.reason}" if machine.reason else ""
+        return [f"{name} is {machine.state} (score {machine.score:.3f}){because}"]
+
+    def counts(self) -> str:
+        """The counts in one line."""
+        cloud = f"{self.cloud} to the cloud" + (" (OFFLINE)" if self.offline else "")
+        return f"sent {self.sent}, scored {self.scored}, rejected {self.rejected}, {cloud}"
+
+    def summary(self) -> str:
+        """The end of the story."""
+        rows = [
+            ("sent", self.sent, "readings published by the simulator"),
+            ("scored", self.scored, "results on ml/inference/result"),
+            ("rejected", self.rejected, "told on ml/inference/error (the simulator sends some bad ones on purpose)"),
+            ("published", self.cloud, "results in the cloud, on greengrass/ml/inference/sandbox-core"),
+            ("lost", self.lost, "sent - scored - rejected, and scored - published"),
+        ]
+        if self.repeats:
+            text = "delivered to the cloud again, with the same id: they may not have left before the outage"
+            rows.insert(4, ("repeated", self.repeats, text))
+        return "\n".join(f"  {name:<10}{count:>6}  {text}" for name, count, text in rows)
+
+
+class Sandbox:
+    """The nucleus stand-in, driven over its standard input and output.
+
+    Args:
+        root: The checkout.
+        profile: `lite` or `classic`.
+        machines: Number of cylinders.
+
+    Attributes:
+        simulator: The simulator's name.
+        simulator_build: What was built of it.
+
+    Raises:
+        DemoError: A component cannot be built.
+    """
+
+    def __init__(self, root: Path, profile: str, machines: int) -> None:
+        self.simulator_build = root / "components" / "simulator" / "greengrass-build"
+        component, self.simulator = (_build(root, project) for project in (root, root / "components" / "simulator"))
+        # One reading a second for each machine; a fault that takes hours on the line takes seconds here.
+        story = {"Machines": machines, "Seed": 202, "FaultRate": 1.6, "Accelerate": 1800, "BadEvery": 25}
+        self._command = [sys.executable, "-m", "greengrass_sandbox", "--json", "--profile", profile]
+        self._command += ["--root", str(root / ".sandbox" / profile), "--deploy", str(root / "greengrass-build")]
+        self._command += ["--merge", f"{component}={json.dumps({'HealthIntervalSeconds': 2, 'DebounceReadings': 3})}"]
+        self._command += ["--merge", f"{self.simulator}={json.dumps(story)}"]
+        self._command += ["--watch", "ml/inference/#", "--watch-cloud", "greengrass/ml/inference/#"]
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Sandbox:
+        # A session of its own, so that Ctrl-C reaches the demo alone, which then ends the others in their order.
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(DemoError):
+            self.say("quit")
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            self._process.wait(15)
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(OSError):  # what was not read any more; since Python 3.13 it would be told at the end
+            self._process.stdin.close()
+
+    def say(self, verb: str) -> None:
+        """Give the sandbox a verb.
+
+        Raises:
+            DemoError: It has ended.
+        """
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        try:
+            self._process.stdin.write(verb + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise DemoError("the nucleus stand-in has ended") from error
+
+    def events(self, until: float) -> Iterator[dict[str, Any] | None]:
+        """Events until a moment of the monotonic clock; None every half second without one."""
+        while (left := until - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=min(left, 0.5))
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                raise DemoError("the nucleus stand-in has ended")
+            yield event
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        for line in self._process.stdout:
+            with contextlib.suppress(ValueError):
+                self._events.put(json.loads(line))
+        self._events.put(None)
+
+
+def _build(root: Path, project: Path) -> str:
+    """Build a component; returns its name, which `gdk-config.json` alone decides."""
+    build = [sys.executable, str(root / "scripts" / "build_component.py"), str(project)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    if done.returncode:
+        raise DemoError(done.stderr.strip() or done.stdout.strip())
+    (name,) = json.loads((project / "gdk-config.json").read_text(encoding="utf-8"))["component"]
+    return str(name)
+
+
+class _Show:
+    """Where the play is shown: `refresh` after each event, `tell` for a line that stays."""
+
+    def refresh(self) -> None:
+        """Something may have changed."""
+
+    def tell(self, text: str) -> None:
+        """A line that stays."""
+
+
+def _play(sandbox: Sandbox, books: Books, arguments: argparse.Namespace, show: _Show) -> None:
+    show.tell("installing the components from their recipes (the first time this fetches some 80 MB of packages) ...")
+    _until_listening(sandbox, books, show)
+    sandbox.say(f"deploy {sandbox.simulator_build}")
+    began: float | None = None
+    outage = arguments.offline_after
+    for event in sandbox.events(time.monotonic() + 10 * 365 * 86_400):
+        if event is not None:
+            for text in books.take(event):
+                show.tell(text)
+            if books.sent and began is None:
+                began = time.monotonic()
+                books.note = ""
+        show.refresh()
+        played = time.monotonic() - began if began is not None else 0.0
+        if outage is not None and played >= outage:
+            books.offline = not books.offline
+            sandbox.say(f"cloud {'offline' if books.offline else 'online'}")
+            show.tell(f"the cloud is {'out of reach' if books.offline else 'back'}")
+            outage = played + 5 if books.offline else None
+        if arguments.seconds is not None and played >= arguments.seconds:
+            return
+
+
+def _until_listening(sandbox: Sandbox, books: Books, show: _Show) -> None:
+    for event in sandbox.events(time.monotonic() + START_SECONDS):
+        if event is not None:
+            if event["event"] == "error" and books.note:
+                raise DemoError(f"{event['message']}: {books.note}")
+            books.take(event)
+            if event["event"] == "log":
+                books.note = event["line"][:110]
+                show.refresh()
+            elif event["event"] == "state" and event["state"] in ("BROKEN", "ERRORED"):
+                raise DemoError(f"{event['component']} is {event['state']}: {books.note}")
+        if books.health.get("state") == "running":
+            return
+    raise DemoError("the component did not start in time")
+
+
+def _settle(sandbox: Sandbox, books: Books) -> None:
+    """Stop the simulator and let what is on its way arrive."""
+    if books.offline:
+        sandbox.say("cloud online")
+        books.offline = False
+    sandbox.say(f"stop {sandbox.simulator}")
+    stopped = False
+    for event in sandbox.events(time.monotonic() + SETTLE_SECONDS):
+        if event is not None:
+            books.take(event)
+            if event["event"] == "state" and event["component"] == sandbox.simulator:
+                stopped = event["state"] not in ("RUNNING", "STOPPING")
+        elif stopped and books.lost == 0:
+            return
+
+
+@contextlib.contextmanager
+def _live(console: Console, books: Books) -> Iterator[_Show]:
+    with Live(console=console, refresh_per_second=4, get_renderable=lambda: _screen(books)) as live:
+
+        class Screen(_Show):
+            def tell(self, text: str) -> None:
+                live.console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}", highlight=False)
+
+        yield Screen()
+
+
+@contextlib.contextmanager
+def _plain(console: Console, books: Books) -> Iterator[_Show]:
+    class Lines(_Show):
+        told = 0.0
+
+        def refresh(self) -> None:
+            if books.sent and time.monotonic() - self.told >= 5:  # noqa: PLR2004 - seconds between lines
+                self.told = time.monotonic()
+                self.tell(books.counts())
+
+        def tell(self, text: str) -> None:
+            console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
+
+    yield Lines()
+
+
+def _screen(books: Books) -> Group:
+    table = Table(expand=True, title="cylinders", title_justify="left")
+    table.add_column("machine", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("score", justify="right")
+    table.add_column("last readings", no_wrap=True)
+    table.add_column("because of (log-odds)", ratio=1)
+    for name, machine in sorted(books.machines.items()):
+        style = {"abnormal": "bold red", "normal": "green"}.get(machine.state, "dim")
+        curve = "".join(_BARS[min(7, int(score * 8))] for score in machine.scores)
+        row = (name, Text(machine.state, style), f"{machine.score:.3f}", Text(curve, style), machine.reason)
+        table.add_row(*row)
+    model = books.health.get("model") or {}
+    latency = books.health.get("latency_ms") or {}
+    model_line = (
+        f"model {model.get('name', '…')} {model.get('version', '')}  threshold {model.get('threshold', '…')}  "
+        f"latency p50 {latency.get('p50', '…')} ms, p99 {latency.get('p99', '…')} ms"
+    )
+    facts = [
+        books.counts(),
+        model_line,
+        f"cloud: {books.last_cloud or '…'}",
+        f"last rejected: {books.last_error or '-'}",
+    ]
+    if books.note:
+        facts.append(books.note)
+    lines = Text("\n".join(facts), no_wrap=True, overflow="ellipsis")
+    return Group(table, Panel(lines, title="Ctrl-C ends", title_align="left"))
+
+
+def _checkout() -> Path | None:
+    candidates = (Path.cwd(), Path(__file__).resolve().parents[4])
+    return next((path for path in candidates if (path / "scripts" / "build_component.py").is_file()), None)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does, so that no process is left."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

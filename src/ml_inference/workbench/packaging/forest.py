@@ -1,0 +1,149 @@
+"""The trees inside a booster, as plain arrays: whether they are sound, and where they split.
+
+XGBoost believes what a booster file says of its own trees. A child that points outside its tree, or back to its parent,
+crashes or hangs a prediction, but only one that comes by there: no set of test readings proves that none will. So the
+trees are walked once, here, before a booster is given to anybody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+
+from ml_inference.workbench.packaging.errors import PackagingError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_LEAF = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One tree; all arrays have an entry for each of its n nodes, of which 0 is the root.
+
+    Attributes:
+        left: Where a reading below the threshold goes on; -1 in a leaf.
+        right: Where the others go on.
+        parent: Of each node; -1 for the root and for nodes that no reading reaches.
+        feature: The column that a node splits by.
+        threshold: A value below it goes left; in a leaf its output.
+        gain: How much the split improved the training loss.
+        categories: Of the nodes that split by category: the codes that go right.
+    """
+
+    left: Ints
+    right: Ints
+    parent: Ints
+    feature: Ints
+    threshold: Floats
+    gain: Floats
+    categories: Mapping[int, Ints]
+
+    @property
+    def splits(self) -> Ints:
+        """The nodes that readings reach and that are no leaves."""
+        reached = self.parent != _LEAF
+        reached[0] = True
+        return np.flatnonzero(reached & (self.left != _LEAF))
+
+
+def read_forest(booster: xgboost.Booster) -> list[Tree]:
+    """The booster's trees.
+
+    Raises:
+        PackagingError: It has none (a linear booster), or one of them is not sound.
+    """
+    document = json.loads(bytes(booster.save_raw("json")))
+    machine = document["learner"]["gradient_booster"]
+    # `dart` keeps its trees one level deeper.
+    model = machine.get("gbtree", machine).get("model", {})
+    if "trees" not in model:
+        raise PackagingError(f"booster: is a {machine.get('name')} booster; only boosters of trees are served")
+    if not model["trees"]:
+        raise PackagingError("booster: holds no trees")
+    features = booster.num_features()
+    return [_read_tree(number, tree, features) for number, tree in enumerate(model["trees"])]
+
+
+def _read_tree(number: int, held: Mapping[str, Any], features: int) -> Tree:
+    left = np.array(held["left_children"], dtype=np.int64)
+    right = np.array(held["right_children"], dtype=np.int64)
+    feature = np.array(held["split_indices"], dtype=np.int64)
+    threshold = np.array(held["split_conditions"], dtype=np.float64)
+    gain = np.array(held["loss_changes"], dtype=np.float64)
+    claimed = np.array(held["parents"], dtype=np.int64)
+    if not len(left) or any(len(column) != len(left) for column in (right, feature, threshold, gain, claimed)):
+        raise PackagingError(f"booster: is damaged: the arrays of tree {number} differ in length")
+    parent = _walk(number, left, right)
+    inner = parent != _LEAF
+    if (claimed[inner] != parent[inner]).any():
+        raise PackagingError(f"booster: is damaged: tree {number} is not a tree")
+    tree = Tree(left, right, parent, feature, threshold, gain, _categories(held))
+    splits = tree.splits
+    if len(splits) and not ((feature[splits] >= 0) & (feature[splits] < features)).all():
+        raise PackagingError(f"booster: is damaged: tree {number} splits by a feature that does not exist")
+    leaves = np.setdiff1d(np.flatnonzero(left == _LEAF), splits)
+    if not np.isfinite(threshold[leaves]).all():
+        raise PackagingError(f"booster: is damaged: a leaf of tree {number} is not a finite number")
+    return tree
+
+
+def _walk(number: int, left: Ints, right: Ints) -> Ints:
+    """Each node's parent, found from the root down; every node is met at most once, or it is no tree."""
+    parent = np.full(len(left), _LEAF, dtype=np.int64)
+    level = np.array([0], dtype=np.int64)
+    while len(level):
+        inner = level[(left[level] != _LEAF) | (right[level] != _LEAF)]
+        children = np.concatenate((left[inner], right[inner]))
+        if len(children) and (
+            children.min() < 1
+            or children.max() >= len(left)
+            or len(np.unique(children)) < len(children)
+            or (parent[children] != _LEAF).any()
+        ):
+            raise PackagingError(f"booster: is damaged: tree {number} is not a tree")
+        parent[children] = np.concatenate((inner, inner))
+        level = children
+    return parent
+
+
+def _categories(held: Mapping[str, Any]) -> dict[int, Ints]:
+    codes = np.array(held.get("categories", []), dtype=np.int64)
+    return {
+        node: codes[start : start + size]
+        for node, start, size in zip(
+            held.get("categories_nodes", []),
+            held.get("categories_segments", []),
+            held.get("categories_sizes", []),
+            strict=True,
+        )
+    }
+
+
+def used_features(forest: Sequence[Tree]) -> set[int]:
+    """Columns that some tree splits by."""
+    return {int(column) for tree in forest for column in np.unique(tree.feature[tree.splits])}
+
+
+def split_points(forest: Sequence[Tree], features: int) -> list[Floats]:
+    """For each column the thresholds (of a categorical one the codes), ascending, each once."""
+    found: list[list[Floats]] = [[] for _ in range(features)]
+    for tree in forest:
+        splits = tree.splits
+        for node, codes in tree.categories.items():
+            found[int(tree.feature[node])].append(codes.astype(np.float64))
+        numeric = np.setdiff1d(splits, np.fromiter(tree.categories, dtype=np.int64))
+        for column in np.unique(tree.feature[numeric]):
+            found[int(column)].append(tree.threshold[numeric[tree.feature[numeric] == column]])
+    return [_distinct(np.concatenate(parts)) if parts else np.empty(0) for parts in found]
+
+
+def _distinct(values: Floats) -> Floats:
+    return np.unique(values[np.isfinite(values)])

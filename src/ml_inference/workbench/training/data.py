@@ -1,0 +1,151 @@
+"""From a table to what can be learnt from: features chosen, incomplete rows dropped, the label as numbers.
+
+Rows that lack a value are dropped and counted, since the component rejects such readings: a model must not learn to lean on
+gaps that it will never see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.features import FeatureChoice, choose_features, matrix
+from ml_inference.workbench.training.request import Request
+from ml_inference.workbench.training.split import parse_times
+from ml_inference.workbench.training.table import FloatArray, Table, read_table
+from ml_inference.workbench.training.target import Target, read_target
+
+MACHINE_COLUMN = "equipment_id"
+"""What a message calls its machine; readings of one machine are alike, so a table that has it should be split by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The complete rows of a table.
+
+    Attributes:
+        choice: The features.
+        values: Shape (n, f), finite, float32 as the booster sees them.
+        target: n labels.
+        rows_read: Rows of the file.
+        missing: Rows that lack a value, by column; a row may lack several.
+        groups: n names, if asked for.
+        machines: n names of machines: the group, else `equipment_id`, if there is one.
+        seconds: n moments, if asked for.
+        in_seconds: Whether `seconds` is in seconds, and not a count.
+    """
+
+    choice: FeatureChoice
+    values: npt.NDArray[np.float32]
+    target: Target
+    rows_read: int
+    missing: Mapping[str, int]
+    groups: npt.NDArray[np.str_] | None
+    machines: npt.NDArray[np.str_] | None
+    seconds: FloatArray | None
+    in_seconds: bool
+
+    @property
+    def dropped(self) -> int:
+        """Rows that lack a value."""
+        return self.rows_read - len(self.values)
+
+
+def load_data(request: Request, say: Callable[[str], None]) -> Data:
+    """Read the table, choose the features and drop incomplete rows.
+
+    Args:
+        request: What is asked for.
+        say: Told what was taken, what was left out and why.
+
+    Raises:
+        TrainingError: A column is missing, or too little is left.
+    """
+    roles = _roles(request)
+    table = read_table(request.data, {*roles, MACHINE_COLUMN})
+    for name, role in roles.items():
+        if name not in table.names:
+            raise TrainingError(f"there is no column {name!r} for {role}; the table has {', '.join(table.names[:20])}")
+    choice = choose_features(
+        table,
+        roles=roles,
+        named=request.features,
+        described=request.described,
+        exclude=request.exclude,
+        units=request.units,
+        limits=request.limits,
+    )
+    with np.errstate(over="ignore"):
+        # A number beyond float32 is infinite to the booster, and so as good as missing.
+        values = matrix(table, choice.features).astype(np.float32)
+    gaps = {name: ~np.isfinite(values[:, column]) for column, name in enumerate(choice.names)}
+    gaps |= {name: np.array([not text for text in table.texts[name]]) for name in roles}
+    missing = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
+    rows = np.flatnonzero(~np.any(list(gaps.values()), axis=0))
+    _tell(table, choice, missing, len(rows), say)
+    try:
+        target = read_target(
+            _text(table, request.label)[rows].tolist(),
+            objective=request.objective,
+            normal_class=request.normal_class,
+        )
+    except TrainingError as error:
+        raise TrainingError(f"{error}{_because(missing, table.rows)}") from error
+    groups = None if request.group is None else _text(table, request.group)[rows]
+    machines = groups
+    if groups is None and MACHINE_COLUMN in table.texts:
+        machines = _text(table, MACHINE_COLUMN)[rows]
+    seconds, in_seconds = (None, False)
+    if request.time is not None:
+        seconds, in_seconds = parse_times(_text(table, request.time)[rows].tolist())
+    return Data(
+        choice=choice,
+        values=values[rows],
+        target=target,
+        rows_read=table.rows,
+        missing=missing,
+        groups=groups,
+        machines=machines,
+        seconds=seconds,
+        in_seconds=in_seconds,
+    )
+
+
+def _text(table: Table, name: str) -> npt.NDArray[np.str_]:
+    return np.array(table.texts[name], dtype=np.str_)
+
+
+def _roles(request: Request) -> dict[str, str]:
+    roles = {request.label: "the label"}
+    for name, role in ((request.group, "the group"), (request.time, "the time")):
+        if name in roles:
+            raise TrainingError(f"{name!r} cannot be {roles[name]} and {role}")
+        if name:
+            roles[name] = role
+    return roles
+
+
+def _tell(
+    table: Table, choice: FeatureChoice, missing: Mapping[str, int], kept: int, say: Callable[[str], None]
+) -> None:
+    say(f"{table.rows} rows, {len(choice.names)} features: {', '.join(choice.names)}")
+    for name, reason in choice.left_out:
+        say(f"not a feature: {name!r} ({reason})")
+    if missing:
+        most = sorted(missing.items(), key=lambda item: -item[1])[:5]
+        say(
+            f"dropped {table.rows - kept} rows that lack a value, as the component rejects such readings: "
+            + ", ".join(f"{name!r} in {count}" for name, count in most)
+        )
+
+
+def _because(missing: Mapping[str, int], rows: int) -> str:
+    """Where dropping rows took the data away, which column to leave out."""
+    most = max(missing, key=lambda name: missing[name], default=None)
+    if most is None or missing[most] < rows / 4:
+        return ""
+    return f" ({most!r} is missing in {missing[most]} of {rows} rows; leave it out with --exclude)"

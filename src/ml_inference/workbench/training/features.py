@@ -1,0 +1,216 @@
+"""Which columns become the model's inputs, with their units and limits, and why the others do not.
+
+What is left out is always said: a feature that quietly disappears is as bad as a label that quietly stays. Names are the
+user's, character by character, since they are the keys of the messages on the device.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from ml_inference.model.manifest import MAX_FEATURES, RESERVED_NAMES, Feature
+from ml_inference.offline.tables import DECIMAL_POINT, has_decimal_comma
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.table import FloatArray, Table
+
+KNOWN_UNITS: Mapping[str, str] = {
+    "rVibration_Temp": "degC",
+    "rVibration_Z_RMS_Velocity": "mm/s",
+    "rVibration_X_RMS_Velocity": "mm/s",
+    "wRMSCurrent": "A",
+    "wCurrentLoad": "%",
+    "wEncoderVelocity": "RPM",
+}
+"""The six sensors of the cylinder line; their names do not say their units."""
+
+LINE_KEYS = frozenset({"sDateTime", "timeInSeconds"})
+"""What messages of the cylinder line carry as a time."""
+
+_MOSTLY_MISSING = 0.5
+_UNIT = re.compile(r"\[([^\[\]]{1,32})\]\s*$")
+_FEATURES = TypeAdapter(list[Feature])
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureChoice:
+    """The columns that become features, and those that do not.
+
+    Attributes:
+        features: In the order of the booster's columns.
+        left_out: Pairs of a column and the reason, in the table's order.
+    """
+
+    features: tuple[Feature, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features in the booster's column order."""
+        return tuple(feature.name for feature in self.features)
+
+
+def choose_features(
+    table: Table,
+    *,
+    roles: Mapping[str, str],
+    named: Sequence[str] | None = None,
+    described: Sequence[Feature] = (),
+    exclude: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    limits: Mapping[str, tuple[float, float]] | None = None,
+) -> FeatureChoice:
+    """Choose the features: those named, else those described, else every column of numbers that could be a measurement.
+
+    Args:
+        table: The whole table.
+        roles: What a column is, by name, where it is no feature: `{"Machine failure": "the label"}`.
+        named: The user's own list, in its order.
+        described: From a features file, with units and limits.
+        exclude: Columns never to use.
+        units: Unit by feature name; goes before the file's and the name's own.
+        limits: Physical minimum and maximum by feature name.
+
+    Raises:
+        TrainingError: A column that was asked for is missing or unusable, or nothing is left.
+    """
+    by_name = {feature.name: feature for feature in described}
+    wanted = list(named) if named is not None else list(by_name) or None
+    for asked in (*exclude, *(units or {}), *(limits or {}), *(wanted or ())):
+        if asked not in table.names:
+            raise TrainingError(f"there is no column {asked!r}; the table has {_listed(table.names)}")
+    left_out = dict.fromkeys(exclude, "excluded")
+    if wanted is None:
+        for name in table.names:
+            if name not in left_out and (reason := roles.get(name) or _unsuitable(table, name)):
+                left_out[name] = reason
+        wanted = [name for name in table.names if name not in left_out]
+    else:
+        wanted = [name for name in dict.fromkeys(wanted) if name not in left_out]
+        _require_usable(table, wanted, roles)
+        others = [name for name in table.names if name not in wanted and name not in left_out]
+        left_out |= {name: roles.get(name, "not asked for") for name in others}
+    if not wanted:
+        raise TrainingError("no column is left to learn from: " + _reasons(left_out))
+    if len(wanted) > MAX_FEATURES:
+        raise TrainingError(f"{len(wanted)} features; a model holds at most {MAX_FEATURES}. Name some with --features")
+    features = [_feature(name, by_name.get(name), units or {}, limits or {}) for name in wanted]
+    return FeatureChoice(tuple(features), tuple((name, left_out[name]) for name in table.names if name in left_out))
+
+
+def matrix(table: Table, features: Sequence[Feature]) -> FloatArray:
+    """The features' values, shape (n, f)."""
+    return np.column_stack([table.numbers[feature.name] for feature in features])
+
+
+def read_features_file(path: Path) -> list[Feature]:
+    """Read names, units and limits of features.
+
+    Args:
+        path: JSON: a list of `{"name": ..., "unit": ..., "minimum": ..., "maximum": ...}`, all but the name optional, or an
+            object with such a list as `features`, as a model's `manifest.json` is.
+
+    Raises:
+        TrainingError: It is something else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        features = _FEATURES.validate_json(
+            json.dumps(document["features"] if isinstance(document, dict) else document), strict=True
+        )
+    except OSError as error:
+        raise TrainingError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TrainingError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"{path} is no JSON list of features") from error
+    names = [feature.name for feature in features]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TrainingError(f"{path} names {twice[0]!r} twice")
+    # The old model's data is not this one's.
+    return [feature.model_copy(update={"histogram": None}) for feature in features]
+
+
+def unit_of(name: str) -> str:
+    """The unit that a name itself gives: that of a known sensor, or a trailing bracket (`Torque [Nm]`); else ""."""
+    bracket = _UNIT.search(name)
+    return bracket.group(1).strip() if bracket else KNOWN_UNITS.get(name, "")
+
+
+def _is_identifier(values: FloatArray) -> bool:
+    """Whole numbers that never repeat, though there is hardly room: a row number, of all rows or of a part of them.
+
+    n whole numbers drawn from r do not repeat with a probability of about exp(-n^2 / 2r) (the birthday problem); at
+    r = n^2 / 40 that is 2e-9.
+    """
+    ascending = np.sort(values)
+    room = max(3 * len(values), len(values) ** 2 / 40)
+    whole = bool(np.all(values == np.floor(values)))
+    return whole and bool(np.all(np.diff(ascending) > 0)) and bool(ascending[-1] - ascending[0] < room)
+
+
+def _feature(
+    name: str, described: Feature | None, units: Mapping[str, str], limits: Mapping[str, tuple[float, float]]
+) -> Feature:
+    unit = units.get(name) or (described.unit if described else "") or unit_of(name)
+    old = (described.minimum, described.maximum) if described else (None, None)
+    minimum, maximum = limits.get(name, old)
+    try:
+        return Feature(name=name, unit=unit, minimum=minimum, maximum=maximum)
+    except ValidationError as error:
+        raise TrainingError(f"feature {name!r}: {error.errors()[0]['msg']}") from error
+
+
+def _require_usable(table: Table, wanted: Sequence[str], roles: Mapping[str, str]) -> None:
+    for name in wanted:
+        if name in roles:
+            raise TrainingError(f"{name!r} is {roles[name]} and cannot be a feature, too")
+        if name in RESERVED_NAMES:
+            raise TrainingError(f"{name!r} cannot be a feature: the message's envelope uses that key")
+        if name in table.not_numbers:
+            held = table.not_numbers[name]
+            raise TrainingError(f"{name!r} holds {held!r}; features are numbers, as in the messages{_comma(held)}")
+
+
+def _unsuitable(table: Table, name: str) -> str | None:
+    """Why a column is no feature unless it is asked for."""
+    if not name.strip():
+        return "it has no name"
+    if name in RESERVED_NAMES or name in LINE_KEYS:
+        return "belongs to the message's envelope"
+    if name not in table.numbers:
+        return f"holds {table.not_numbers[name]!r}, no number{_comma(table.not_numbers[name])}"
+    return _worthless(table.numbers[name])
+
+
+def _comma(cell: str) -> str:
+    return f": {DECIMAL_POINT}" if has_decimal_comma(cell) else ""
+
+
+def _worthless(values: FloatArray) -> str | None:
+    """Why numbers are no measurement to learn from."""
+    known = values[~np.isnan(values)]
+    if len(known) < (1.0 - _MOSTLY_MISSING) * len(values):
+        return f"missing in {len(values) - len(known)} of {len(values)} rows"
+    if _is_identifier(known):
+        return "whole numbers that never repeat, as row numbers do"
+    if np.all(known == known[0]):
+        return f"always {known[0]:g}"
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")  # noqa: PLR2004 - a line's worth
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    return "; ".join(f"{name!r} {reason}" for name, reason in list(left_out.items())[:8])

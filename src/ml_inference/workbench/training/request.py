@@ -1,0 +1,49 @@
+"""What a user asks of a training; the command line fills it in, and nothing else is ever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ml_inference.model.manifest import Feature
+from ml_inference.workbench.training.threshold import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A training.
+
+    Attributes:
+        data: The table: CSV or JSON lines.
+        label: Its label column.
+        features: The user's own list of features; None to choose.
+        described: Features with units and limits, from a file.
+        exclude: Columns never to use.
+        units: Unit by feature name.
+        limits: Physical minimum and maximum by feature name.
+        group: Column whose values are never in two parts of the split.
+        time: Column that tells when a row was measured.
+        objective: XGBoost's; None to judge by the label.
+        normal_class: The label's value that stands for normal operation.
+        rule: How the threshold is chosen; None for F1, or for none with a regression.
+        seed: Of every draw.
+        threads: Boosters trained at once; 0 for as many as this process may use cores.
+        max_trees: Most boosting rounds; a limit for the device's time and memory.
+    """
+
+    data: Path
+    label: str
+    features: Sequence[str] | None = None
+    described: Sequence[Feature] = ()
+    exclude: Sequence[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    group: str | None = None
+    time: str | None = None
+    objective: str | None = None
+    normal_class: str | None = None
+    rule: Rule | None = None
+    seed: int = 0
+    threads: int = 0
+    max_trees: int = 500

@@ -1,0 +1,210 @@
+"""The order of a training, and what each part of the data may decide.
+
+    read -> split -> look for leaks -> fit and validate -> threshold -> held-out figures, once -> write
+
+Development rows decide everything, held-out rows nothing: they are scored after the last decision was taken, by the booster
+as it will be written, one thread and one code path with the device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_inference.model.bundle import parse_booster
+from ml_inference.model.manifest import Manifest
+from ml_inference.model.scorer import Scorer
+from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.alarms import Alarms, replay
+from ml_inference.workbench.training.data import Data, load_data
+from ml_inference.workbench.training.fit import Fit, fit, fit_steps
+from ml_inference.workbench.training.leakage import Leak, find_leaks
+from ml_inference.workbench.training.metrics import Confusion, Figures, abnormal_score, confusion, figures
+from ml_inference.workbench.training.request import Request
+from ml_inference.workbench.training.split import Split, split_rows
+from ml_inference.workbench.training.target import Target, Task
+from ml_inference.workbench.training.threshold import Rule, choose_threshold
+from ml_inference.workbench.writer import with_histograms, write_model
+
+
+class Progress:
+    """What a training tells whoever watches; this one says nothing."""
+
+    def stage(self, text: str, steps: int = 1) -> None:
+        """A stage of so many steps begins."""
+
+    def step(self) -> None:
+        """A step is done."""
+
+    def say(self, text: str) -> None:
+        """Something the user should know now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A finished training: everything that the manifest and the report say.
+
+    Attributes:
+        request: What was asked for.
+        data: The complete rows.
+        split: Their parts.
+        leaks: Columns that repeat the label.
+        fit: The booster and how it was found.
+        rule: How the threshold was chosen; None for a regression without one.
+        threshold: The threshold; None likewise.
+        scores: The held-out rows' scores, shape (m,) or (m, classes).
+        figures: On held-out rows.
+        confusion: On held-out rows; None for a regression.
+        alarms: What the threshold means by machine and day, where times are known.
+    """
+
+    request: Request
+    data: Data
+    split: Split
+    leaks: Sequence[Leak]
+    fit: Fit
+    rule: Rule | None
+    threshold: float | None
+    scores: npt.NDArray[np.float32]
+    figures: Figures
+    confusion: Confusion | None
+    alarms: Sequence[Alarms]
+
+    @property
+    def held_out(self) -> Target:
+        """The held-out labels."""
+        return self.data.target.at(self.split.held_out)
+
+
+def train(request: Request, progress: Progress) -> Training:
+    """Train and evaluate.
+
+    Raises:
+        TrainingError: The data or the options do not allow it.
+    """
+    progress.stage(f"reading {request.data.name}")
+    data = load_data(request, progress.say)
+    target, seed = data.target, request.seed
+    split = split_rows(target, groups=data.groups, group_name=request.group or "", seconds=data.seconds, seed=seed)
+    progress.step()
+    _tell(data, split, progress)
+
+    progress.stage("looking for columns that repeat the label")
+    development = split.development
+    leaks = find_leaks(data.choice.names, data.values[development].astype(np.float64), target.at(development), seed)
+    progress.step()
+
+    progress.stage("training", fit_steps(split))
+    fitted = fit(
+        data.choice.names,
+        data.values,
+        target,
+        split,
+        threads=request.threads or _cores(),
+        seed=seed,
+        max_trees=request.max_trees,
+        step=progress.step,
+    )
+    rule = request.rule or (None if target.task is Task.REGRESSION else Rule("f1"))
+    threshold = _threshold(rule, target, fitted, seed)
+
+    progress.stage("scoring held-out rows")
+    held_out = target.at(split.held_out)
+    scorer = Scorer(parse_booster(fitted.booster), len(data.choice.names))
+    scores = np.array(scorer.score(data.values[split.held_out]), dtype=np.float32)
+    measured = figures(held_out, scores, threshold, split.clusters, seed)
+    counted: Confusion | None = None
+    alarms: Sequence[Alarms] = ()
+    if threshold is not None and target.task is not Task.REGRESSION:
+        score = abnormal_score(held_out, scores)
+        counted = confusion(held_out.abnormal, score, threshold)
+        alarms = _alarms(data, split, held_out, score >= threshold)
+    progress.step()
+    return Training(
+        request=request,
+        data=data,
+        split=split,
+        leaks=leaks,
+        fit=fitted,
+        rule=rule,
+        threshold=threshold,
+        scores=scores,
+        figures=measured,
+        confusion=counted,
+        alarms=alarms,
+    )
+
+
+def write(training: Training, directory: Path, *, name: str, version: str, metrics: dict[str, object]) -> Manifest:
+    """Write the model directory of a training.
+
+    Args:
+        training: What was trained.
+        directory: Where to; see `write_model`.
+        name: Of the model.
+        version: Of the model.
+        metrics: For the manifest; see `summary.metrics`.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    data, target = training.data, training.data.target
+    multi_class = target.task is Task.MULTI_CLASS
+    return write_model(
+        directory,
+        booster=training.fit.booster,
+        name=name,
+        version=version,
+        features=with_histograms(data.choice.features, data.values[training.split.development]),
+        rows=data.values[training.split.held_out],
+        threshold=training.threshold,
+        classes=target.classes if multi_class else None,
+        normal_class=target.normal if multi_class else None,
+        metrics=metrics,
+        source=f"trained on {training.request.data.name}"[:1024],
+    )
+
+
+def _cores() -> int:
+    """Cores that this process may use; where the system cannot say (macOS), those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _tell(data: Data, split: Split, progress: Progress) -> None:
+    how = f"in {len(split.folds)} folds" if len(split.folds) > 1 else f"the later {len(split.validated)} validate"
+    progress.say(
+        f"held out: {len(split.held_out)} rows, {split.how}; training and validation: {len(split.development)} rows, {how}"
+    )
+    target = data.target
+    if target.task is Task.REGRESSION or target.normal is None:
+        return
+    abnormal = int(target.abnormal.sum())
+    progress.say(
+        f"{abnormal} of {len(target.values)} rows are abnormal ({abnormal / len(target.values):.1%}); "
+        f"normal is {target.classes[target.normal]!r}"
+    )
+
+
+def _threshold(rule: Rule | None, target: Target, fitted: Fit, seed: int) -> float | None:
+    if rule is None:
+        return None
+    if target.task is Task.REGRESSION:
+        if rule.kind != "fixed":
+            raise TrainingError("a regression has no classes to choose a threshold by; give a number, or none")
+        return rule.value
+    validated = target.at(fitted.validated)
+    return choose_threshold(rule, validated.abnormal, abnormal_score(target, fitted.scores), seed)
+
+
+def _alarms(data: Data, split: Split, held_out: Target, verdict: npt.NDArray[np.bool_]) -> Sequence[Alarms]:
+    """Only where held-out rows are whole series, with times in seconds."""
+    if data.seconds is None or not data.in_seconds:
+        return ()
+    rows = split.held_out
+    machines = np.full(len(rows), "") if data.machines is None else data.machines[rows]
+    return replay(machines, data.seconds[rows], held_out.abnormal, verdict)

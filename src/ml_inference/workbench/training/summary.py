@@ -1,0 +1,172 @@
+"""What a training comes to, in words and figures: the warnings, and the figures that the manifest carries.
+
+Terminal, manifest and report say the same because they all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ml_inference.workbench.training.data import MACHINE_COLUMN
+from ml_inference.workbench.training.metrics import FEW_CLUSTERS, Confusion
+from ml_inference.workbench.training.run import Training
+from ml_inference.workbench.training.split import Rows
+from ml_inference.workbench.training.target import Task
+
+TOO_GOOD = 0.9995
+"""ROC AUC or R2 that real measurements hardly reach."""
+FEW_ABNORMAL = 30
+FEW_FAILING_GROUPS = 4
+
+
+def warnings(training: Training) -> list[str]:
+    """What the user should know before trusting the figures, the gravest first."""
+    data, leaks, values = training.data, training.leaks, training.figures.values
+    said = [f"{leak.feature!r} repeats the label: {leak.reason}." for leak in leaks]
+    if leaks:
+        names = ",".join(_quoted(name) for name in (*training.request.exclude, *(leak.feature for leak in leaks)))
+        said.append(
+            "A column that is only known after a failure makes figures that no device will see. Unless it is measured "
+            f"before: --exclude {_shell(names)}"
+        )
+    best = values.get("roc_auc", values.get("macro_roc_auc", values.get("r2", 0.0)))
+    if best >= TOO_GOOD and not leaks:
+        said.append(
+            f"The held-out figures are almost perfect ({best:.4f}): do several columns together repeat the label?"
+        )
+    if training.request.group is None and training.request.time is None and data.machines is not None:
+        said.append(
+            f"The table has a column {MACHINE_COLUMN!r}, but its rows were split at random. Readings of one machine are "
+            f"alike, so the figures may be too good for a new one: --group {MACHINE_COLUMN}"
+        )
+    if training.figures.clusters < FEW_CLUSTERS:
+        said.append(
+            f"Only {training.figures.clusters} of {training.split.clustered_by!r} are held out: the intervals are no more than a hint."
+        )
+    failing = _failing_groups(training)
+    if failing is not None and failing < FEW_FAILING_GROUPS:
+        said.append(
+            f"Abnormal rows of only {failing} of {training.split.clustered_by!r} train and validate: where these validate, hardly "
+            "any are left to learn from, so the threshold is little more than a guess."
+        )
+    if training.confusion is not None:
+        abnormal = training.confusion.caught + training.confusion.missed
+        if abnormal < FEW_ABNORMAL:
+            said.append(f"Only {abnormal} abnormal rows are held out: mind the intervals.")
+    return said
+
+
+def _failing_groups(training: Training) -> int | None:
+    """How many groups with abnormal rows train and validate; None without groups or classes."""
+    groups, rows = training.data.groups, training.split.development
+    if groups is None or training.data.target.task is Task.REGRESSION:
+        return None
+    return len(np.unique(groups[rows][training.data.target.at(rows).abnormal > 0]))
+
+
+def metrics(training: Training) -> dict[str, Any]:
+    """What the manifest says about the figures: enough to judge them without the report."""
+    split, fitted = training.split, training.fit
+    result: dict[str, Any] = {
+        "held_out": {**sizes(training, split.held_out), **_rounded(training.figures.values)},
+        "interval_95": {name: _round_all(interval) for name, interval in training.figures.intervals.items()},
+        "interval_over": f"{training.figures.clusters} of {split.clustered_by!r}",
+        "development": {
+            **sizes(training, split.development),
+            "folds": len(split.folds),
+            fitted.metric: round(fitted.loss, 6),
+        },
+        "split": split.how,
+        "trees": fitted.trees,
+        "settings": dict(fitted.settings),
+        "seed": training.request.seed,
+        "leakage": [asdict(leak) for leak in training.leaks],
+    }
+    if training.rule is not None:
+        result["threshold_rule"] = str(training.rule)
+    if training.confusion is not None:
+        result["confusion"] = asdict(training.confusion)
+    if training.alarms:
+        result["alarms"] = [
+            {
+                **asdict(alarm),
+                "days": round(alarm.days, 3),
+                "false_alarms_per_day": round(alarm.false_alarms_per_day, 4),
+            }
+            for alarm in training.alarms
+        ]
+    return result
+
+
+def sizes(training: Training, rows: Rows) -> dict[str, int]:
+    """How many rows, abnormal ones and groups a part has."""
+    part = {"rows": len(rows)}
+    if training.data.target.task is not Task.REGRESSION:
+        part["abnormal"] = int(training.data.target.at(rows).abnormal.sum())
+    if training.data.groups is not None:
+        part["groups"] = len(np.unique(training.data.groups[rows]))
+    return part
+
+
+def verdict(training: Training) -> list[str]:
+    """What the model does, in sentences for someone who does not know what an AUC is; the first is the shortest."""
+    said = _regression_verdict(training) if training.confusion is None else _class_verdict(training, training.confusion)
+    if training.leaks:
+        columns = "a column that repeats" if len(training.leaks) == 1 else f"{len(training.leaks)} columns that repeat"
+        said.append(f"It leans on {columns} the label, so on a device it may do much worse.")
+    return said
+
+
+def _class_verdict(training: Training, counted: Confusion) -> list[str]:
+    found = _share(counted.caught, counted.caught + counted.missed)
+    right = _share(counted.caught, counted.caught + counted.false_alarms)
+    said = [f"Finds {found} of the abnormal readings; of the readings it calls abnormal, {right} are."]
+    if training.alarms:
+        first = training.alarms[0]
+        said.append(
+            f"Of {first.episodes} episodes of faults it notices {first.noticed}"
+            + (f", half of them within {duration(first.delay)}" if first.delay is not None else "")
+            + f", and it raises {first.false_alarms_per_day:.2g} false alarms a machine and day "
+            f"(over {first.days:.0f} machine-days of normal operation, a reading every {duration(first.step)})."
+        )
+    return said
+
+
+def _regression_verdict(training: Training) -> list[str]:
+    values, spread = training.figures.values, float(np.std(training.held_out.values))
+    off = f"Is off by {values['mae']:.3g} on average, where the label itself scatters by {spread:.3g}"
+    return [f"{off}; it explains {values['r2']:.1%} of the label's variance."]
+
+
+def duration(seconds: float) -> str:
+    """Such as `10 min`."""
+    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%} ({part} of {whole})" if whole else "none (of none)"
+
+
+def _quoted(name: str) -> str:
+    """A name in a comma-separated list."""
+    return '"' + name.replace('"', '""') + '"' if set(name) & {",", '"'} else name
+
+
+def _shell(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    return dict(zip(values, _round_all(list(values.values())), strict=True))
+
+
+def _round_all(values: Sequence[float]) -> list[float | None]:
+    # JSON has no NaN.
+    return [round(value, 6) if np.isfinite(value) else None for value in values]
