@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.delivery.encoding import dump, payload_limit, split
-from ml_inference.limits import MAX_VALUE
+from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature
 from ml_inference.scoring.outcomes import MAX_ERRORS, MAX_RECEIVED_CHARACTERS, Rejection
 from ml_inference.scoring.readings import (
@@ -114,7 +114,7 @@ def test_a_number_beyond_float32_is_out_of_range_whatever_the_manifest_allows(
 
 def test_every_number_of_float32_is_in_range_and_the_schema_tells_the_manifests_limits_only() -> None:
     features = [Feature(name="x", unit="A"), Feature(name="y", minimum=-1.0, maximum=5.0)]
-    for value in (MAX_VALUE, -MAX_VALUE):
+    for value in (MAX_FLOAT32, -MAX_FLOAT32):
         assert np.isfinite(np.float32(value))
         (item,) = ReadingDecoder(features).decode(json.dumps({"x": value, "y": 0}).encode()).items
         assert isinstance(item, Reading)
