@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_inference.config import Configuration, ConfigurationError, parse_configuration
-from ml_inference.scoring.judgement import Judgement
 from ml_inference.topics import filters_overlap
 
 KEY = "A" * 43 + "="
@@ -218,8 +217,3 @@ def test_whatever_a_deployment_sends_is_read_or_refused(tree: dict[str, Any]) ->
     except ConfigurationError as error:
         problem = str(error)
     assert not problem or any(key in problem for key in tree)
-
-
-def test_the_pipeline_gets_its_part() -> None:
-    configuration = parse_configuration({"Threshold": 0.7, "DebounceReadings": 3, "ExplainTopK": 0})
-    assert configuration.judgement == Judgement(threshold=0.7, debounce_readings=3, explain_top_k=0)

@@ -36,7 +36,6 @@ from ml_inference.greengrass.session import (
     TokenRefusedError,
 )
 from ml_inference.model.bundle import Model
-from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.pipeline import Pipeline, now
 from ml_inference.scoring.readings import parse_timestamp
 from ml_inference.serving.backoff import Backoff
@@ -44,6 +43,7 @@ from ml_inference.serving.counters import Counters
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.last_good import LastGood
 from ml_inference.serving.rollout import Loaded, ModelSlot, Source, artifact_model_directory, load_checked
+from ml_inference.serving.settings import judgement_of
 from ml_inference.serving.timing import Timing
 from ml_inference.serving.worker import Worker
 
@@ -408,14 +408,14 @@ class Component:
                 qos=configuration.cloud_qos, outbox_bytes=configuration.outbox_max_megabytes * 1_000_000
             )
         if self._worker:
-            self._worker.judge_by(_judgement(configuration))
+            self._worker.judge_by(judgement_of(configuration))
             logger.info("a new configuration is in force")
         keys = tuple(configuration.trusted_keys)
         directory = configuration.model_directory
         self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys))
         self._challenger.want(Source(Path(configuration.challenger), keys) if configuration.challenger else None)
         if not configuration.challenger and before.challenger and self._worker:
-            self._worker.challenge(None, _judgement(configuration))
+            self._worker.challenge(None, judgement_of(configuration))
             self._challenger_problem = None
         self._tell_health()
 
@@ -489,7 +489,7 @@ class Component:
 
     def _start_work(self, model: Model) -> None:
         self._model = model
-        pipeline = Pipeline(model, _judgement(self._configuration))
+        pipeline = Pipeline(model, judgement_of(self._configuration))
         self._worker = Worker(
             intake=self._intake,
             pipeline=pipeline,
@@ -521,7 +521,7 @@ class Component:
         self._challenger_problem = loaded.problem
         if loaded.problem:
             logger.error("the challenger is refused: %s", loaded.problem)
-        self._worker.challenge(loaded.model, _judgement(self._configuration))
+        self._worker.challenge(loaded.model, judgement_of(self._configuration))
         self._tell_health()
 
     # Health.
@@ -548,7 +548,7 @@ class Component:
                 "name": model.manifest.name,
                 "version": model.manifest.version,
                 "directory": str(model.directory),
-                "threshold": _judgement(self._configuration).threshold_for(model.manifest),
+                "threshold": judgement_of(self._configuration).threshold_for(model.manifest),
             }
             if model
             else None,
@@ -591,14 +591,6 @@ class Component:
         logger.info("stopped: %s", json.dumps({key: health[key] for key in ("counters", "cloud", "local")}))
         if self._session:
             self._session.close(timeout=0.2)
-
-
-def _judgement(configuration: Configuration) -> Judgement:
-    return Judgement(
-        threshold=configuration.threshold,
-        debounce_readings=configuration.debounce_readings,
-        explain_top_k=configuration.explain_top_k,
-    )
 
 
 def _message_ids() -> Callable[[], str]:
