@@ -14,7 +14,7 @@ import pytest
 from botocore import xform_name
 from botocore.validate import ParamValidator
 
-from greengrass_sandbox.access import PUBSUB, is_allowed
+from greengrass_sandbox import PUBSUB, is_allowed
 from ml_inference.config import parse_configuration
 from sensor_simulator.settings import unknown
 

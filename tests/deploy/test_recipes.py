@@ -12,8 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from greengrass_sandbox.profiles import profile_named
-from greengrass_sandbox.recipe import load_recipe
+from greengrass_sandbox import load_recipe, profile_named
 from ml_inference.config import Configuration
 
 COMPONENTS = ("inference", "model", "simulator")

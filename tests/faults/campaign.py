@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from faults.rig import Rig
 from faults.schedule import Schedule, draw
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import ProfileName
 
 LEFT_BEHIND_MIB = 2.0
 """Growth of memory over the lost connections that still passes."""

@@ -21,12 +21,9 @@ from typing import Any
 
 import psutil
 
-import greengrass_sandbox.nucleus
 from faults.books import GARBAGE, Books, Sent
 from faults.schedule import Schedule
-from greengrass_sandbox.nucleus import DeploymentError, Nucleus
-from greengrass_sandbox.profiles import ProfileName
-from greengrass_sandbox.topics import Message, Tap
+from greengrass_sandbox import DeploymentError, Message, Nucleus, ProfileName, Tap
 from ml_inference.model.bundle import load_model
 from support.line import NAME, QUICK, REQUEST, STOP_SECONDS, own_recipe
 from support.models import ABNORMAL, NORMAL, train_small
@@ -87,7 +84,8 @@ class Rig:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         self._timing = dict(timing)
-        self.nucleus = Nucleus(directory / "nucleus", profile)
+        # A component whose validation was lost with its connection holds a deployment up for so long.
+        self.nucleus = Nucleus(directory / "nucleus", profile, validation_timeout=0.5)
         self._models = {
             version: train_small(
                 directory / "models" / version,
@@ -114,9 +112,6 @@ class Rig:
         return self._directory / "component.log"
 
     async def __aenter__(self) -> Rig:
-        # A component whose validation was lost with its connection holds a deployment up for so long.
-        self._validation_timeout = greengrass_sandbox.nucleus.VALIDATION_TIMEOUT
-        greengrass_sandbox.nucleus.VALIDATION_TIMEOUT = 0.5  # type: ignore[misc]
         await self.nucleus.__aenter__()
         self._taps: list[tuple[Tap[Message], Callable[[Any], None]]] = [
             (self.nucleus.watch("ml/inference/health"), self.books.take_health),
@@ -138,7 +133,6 @@ class Rig:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        greengrass_sandbox.nucleus.VALIDATION_TIMEOUT = self._validation_timeout  # type: ignore[misc]
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
@@ -189,11 +183,15 @@ class Rig:
 
     def open_items(self, schedule: Schedule) -> list[str]:
         """What does not agree yet while nothing is sent and nothing is broken."""
-        connections = [each for each in self.nucleus._server.connections if each.component == NAME]
-        topics = [each.topic_filter for each in self.nucleus.local._subscriptions if each.component == NAME]
+        connections = self.nucleus.connections.count(NAME)
+        topics = [
+            each.resource
+            for each in self.nucleus.subscriptions
+            if each.component == NAME and each.operation == "SubscribeToTopic"
+        ]
         items = self.books.open_items(schedule)
-        if len(connections) != 1 or topics != [REQUEST]:
-            items.append(f"{len(connections)} connections, subscriptions to {topics}")
+        if connections != 1 or topics != [REQUEST]:
+            items.append(f"{connections} connections, subscriptions to {topics}")
         if self.nucleus.iot_core.spooled:
             items.append("the nucleus's spool is not empty")
         if not items:
@@ -216,8 +214,7 @@ class Rig:
 
     def _enter(self) -> None:
         for tap, take in self._taps:
-            while tap._items:
-                message = tap._items.popleft()
+            for message in tap.drain():
                 if message.component == NAME:
                     take(message.json())
 
@@ -312,7 +309,7 @@ class Rig:
     async def _bury(self, *, killed: bool = False) -> None:
         """Enter all that came of a process that has ended."""
         self.nucleus.faults.resume_reading()
-        while any(each.component == NAME for each in self.nucleus._server.connections):  # noqa: ASYNC110 - nobody tells
+        while NAME in self.nucleus.connections:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.005)
         self._enter()
         self.books.end_life(None if killed else self._last_figures())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import ProfileName
 
 Arguments = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ import psutil
 
 from faults.rig import Rig
 from faults.schedule import Schedule
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import ProfileName
 from support.line import REQUEST, accounted
 from support.models import ABNORMAL
 
@@ -88,8 +88,7 @@ async def soak(directory: Path, profile: ProfileName, seconds: float) -> int:
         loading = asyncio.create_task(load())
         while not loading.done():
             await rig.look(schedule)
-            while tap._items:
-                message = tap._items.popleft()
+            for message in tap.drain():
                 items = message.json().get("results", [message.json()])
                 latencies += [message.time - sent_at[item["correlation_id"]] for item in items]
             memory.append((time.monotonic() - began, process.memory_info().rss))
@@ -133,12 +132,11 @@ async def overload(directory: Path, profile: ProfileName, seconds: float) -> int
 
         def look() -> int:
             nonlocal health
-            while health_tap._items:
-                health = health_tap._items.popleft().json()
+            for message in health_tap.drain():
+                health = message.json()
                 if not accounted(health):
                     problems.append(f"the books do not balance: {health}")
-            seen = [message.json() for message in result_tap._items]
-            result_tap._items.clear()
+            seen = [message.json() for message in result_tap.drain()]
             return sum(len(message.get("results", [message])) for message in seen)
 
         began = time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 
 from faults.campaign import play
 from faults.schedule import draw
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import ProfileName
 
 A_HANDFUL = 3
 """`make faults` plays hundreds."""

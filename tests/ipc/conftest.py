@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from greengrass_sandbox.background import BackgroundNucleus
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import BackgroundNucleus, ProfileName
 from support.line import NAME, Line, own_recipe
 
 

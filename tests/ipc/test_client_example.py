@@ -15,7 +15,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from greengrass_sandbox.background import BackgroundNucleus
+from greengrass_sandbox import BackgroundNucleus
 from support.line import ROOT, SECONDS, Line
 from support.models import ABNORMAL, NORMAL
 

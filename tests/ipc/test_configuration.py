@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from greengrass_sandbox.nucleus import DeploymentError, Nucleus
+from greengrass_sandbox import DeploymentError, Nucleus
 from ml_inference.delivery.local import WINDOW
 from support.line import NAME, REQUEST, Line, until
 from support.models import ABNORMAL, NORMAL

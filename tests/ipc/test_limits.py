@@ -14,8 +14,6 @@ import psutil
 import pytest
 import xgboost
 
-from greengrass_sandbox.codec import Frame, encode
-from greengrass_sandbox.nucleus import Nucleus
 from ml_inference.limits import MAX_PAYLOAD_BYTES
 from ml_inference.model.manifest import Feature
 from ml_inference.workbench.writer import write_model
@@ -30,16 +28,7 @@ DEEP = "[" * 10_000 + "]" * 10_000
 def deliver(line: Line, kind: str, content: str) -> None:
     """Send the component's subscription an event as text, which may be more than Python's own JSON can write."""
     body = f'{{"message":{content},"context":{{"topic":"ml/inference/request"}}}}'
-
-    async def send(nucleus: Nucleus) -> None:
-        for connection in nucleus._server.connections:
-            for stream in connection.streams.values():
-                if stream.operation == "aws.greengrass#SubscribeToTopic" and stream.component == NAME:
-                    shape = "aws.greengrass#SubscriptionResponseMessage"
-                    headers = connection._headers(0, stream.id, 0, shape)
-                    assert await connection._send(encode(Frame(headers, f'{{"{kind}":{body}}}'.encode())))
-
-    line.nucleus.call(send)
+    assert line.nucleus.faults.inject_event(f'{{"{kind}":{body}}}', component=NAME) == 1
 
 
 def as_binary(text: str) -> str:

@@ -14,9 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from greengrass_sandbox.background import BackgroundNucleus, BackgroundTap
-from greengrass_sandbox.nucleus import Nucleus
-from greengrass_sandbox.topics import Message, Tap
+from greengrass_sandbox import BackgroundNucleus, BackgroundTap, Message, Nucleus
 from ml_inference.delivery.local import WINDOW
 from support.clocks import SECONDS, until
 from support.models import NORMAL
@@ -75,15 +73,7 @@ class Watch:
 
     def here(self) -> list[dict[str, Any]]:
         """What has come and was not taken yet."""
-        tap: Tap[Message] = self._tap._tap
-
-        async def take() -> list[Message]:
-            taken = list(tap._items)
-            tap._items.clear()
-            return taken
-
-        messages: list[Message] = self._tap._call(take)
-        return [json.loads(message.payload) for message in messages]
+        return [json.loads(message.payload) for message in self._tap.drain()]
 
 
 @dataclass
@@ -200,28 +190,20 @@ class Line:
     @property
     def subscriptions(self) -> list[str]:
         """Topics to which the component is subscribed, as the nucleus sees it."""
-
-        async def topics(nucleus: Nucleus) -> list[str]:
-            return [each.topic_filter for each in nucleus.local._subscriptions if each.component == NAME]
-
-        return self.nucleus.call(topics)
+        return [
+            each.resource
+            for each in self.nucleus.subscriptions
+            if each.component == NAME and each.operation == "SubscribeToTopic"
+        ]
 
     @property
     def connections(self) -> int:
         """The component's connections, as the nucleus sees it."""
-
-        async def count(nucleus: Nucleus) -> int:
-            return sum(each.component == NAME for each in nucleus._server.connections)
-
-        return self.nucleus.call(count)
+        return self.nucleus.connections.count(NAME)
 
     def until_faults_happened(self) -> None:
         """Wait until the faults that were asked for a number of times have happened so often."""
-
-        async def pending(nucleus: Nucleus) -> int:
-            return len(nucleus.faults._rules._rules)
-
-        until(lambda: self.nucleus.call(pending) == 0, "the component did not call so often")
+        until(lambda: not self.nucleus.faults.pending, "the component did not call so often")
 
     def says(self, text: str) -> bool:
         """Whether the component's log holds the text."""

@@ -21,8 +21,7 @@ from awsiot.greengrasscoreipc.client import (
 )
 from awsiot.greengrasscoreipc.model import ServiceError
 
-from greengrass_sandbox import BackgroundNucleus
-from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox import BackgroundNucleus, ProfileName
 from ml_inference.greengrass.session import (
     SOCKET_VARIABLE,
     TOKEN_VARIABLE,

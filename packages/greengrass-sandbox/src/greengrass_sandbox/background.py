@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from greengrass_sandbox.component import Component, State
 from greengrass_sandbox.faults import Faults
-from greengrass_sandbox.nucleus import LogLine, Nucleus, StateChange
+from greengrass_sandbox.nucleus import VALIDATION_TIMEOUT, LogLine, Nucleus, OpenSubscription, StateChange
 from greengrass_sandbox.profiles import ProfileName
 from greengrass_sandbox.topics import Message, Tap
 
@@ -61,6 +62,15 @@ class BackgroundTap(Generic[_Item]):
             TimeoutError: One did not come in time.
         """
         return [self.get(timeout) for _ in range(count)]
+
+    def drain(self) -> list[_Item]:
+        """Takes and returns everything that has come and was not read yet, without waiting."""
+
+        async def drain() -> list[_Item]:
+            return self._tap.drain()
+
+        items: list[_Item] = self._call(drain)
+        return items
 
     def close(self) -> None:
         """Ends the tap."""
@@ -112,6 +122,19 @@ class BackgroundComponent:
     def work_path(self) -> Path:
         """Its work folder."""
         return self._component.work_path
+
+    @property
+    def exit_code(self) -> int | None:
+        """How its last run ended; see :meth:`Component.exit_code`."""
+        return self._component.exit_code
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Returns the last lines that its scripts wrote."""
+        return self._component.log_tail(lines)
+
+    def describe(self, lines: int = 30) -> str:
+        """Returns its state and the end of its log."""
+        return self._component.describe(lines)
 
     def wait_for(self, state: State, timeout: float = 30.0) -> None:
         """Waits until the component is in a state; see :meth:`Component.wait_for`."""
@@ -196,6 +219,8 @@ class BackgroundNucleus:
         thing_name: Name of the core device.
         region: What components read in `AWS_REGION`.
         environment: What components inherit; by default the environment of this process.
+        python: What `python3` is in recipes; see :class:`Nucleus`.
+        validation_timeout: Seconds that a deployment waits for a component's word on its configuration; see :class:`Nucleus`.
     """
 
     def __init__(
@@ -206,9 +231,18 @@ class BackgroundNucleus:
         thing_name: str = "sandbox-core",
         region: str = "eu-central-1",
         environment: Mapping[str, str] | None = None,
+        python: Path | str | None = sys.executable,
+        validation_timeout: float = VALIDATION_TIMEOUT,
     ) -> None:
         self._make = functools.partial(
-            Nucleus, root, profile, thing_name=thing_name, region=region, environment=environment
+            Nucleus,
+            root,
+            profile,
+            thing_name=thing_name,
+            region=region,
+            environment=environment,
+            python=python,
+            validation_timeout=validation_timeout,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="greengrass-sandbox", daemon=True)
@@ -309,6 +343,37 @@ class BackgroundNucleus:
         """Returns a deployed component; KeyError if there is none."""
         return BackgroundComponent(self.nucleus.component(name), self._call)
 
+    @property
+    def components(self) -> list[BackgroundComponent]:
+        """Every deployed component."""
+        return [BackgroundComponent(each, self._call) for each in self.nucleus.components]
+
+    @property
+    def connections(self) -> list[str]:
+        """For each open connection, the name of the component whose it is."""
+
+        async def connections(nucleus: Nucleus) -> list[str]:
+            return nucleus.connections
+
+        return self.call(connections)
+
+    @property
+    def subscriptions(self) -> list[OpenSubscription]:
+        """The open subscriptions of all components."""
+
+        async def subscriptions(nucleus: Nucleus) -> list[OpenSubscription]:
+            return nucleus.subscriptions
+
+        return self.call(subscriptions)
+
+    def configuration(self, name: str, path: Sequence[str] = ()) -> Any:
+        """Returns a component's configuration as it is now, or the value at a path in it; KeyError if there is none."""
+
+        async def read(nucleus: Nucleus) -> Any:
+            return nucleus.configuration(name).read(path)
+
+        return self.call(read)
+
     def watch(self, topic_filter: str = "#") -> BackgroundTap[Message]:
         """Returns a tap of the local messages on matching topics; see :meth:`Nucleus.watch`."""
 
@@ -316,6 +381,10 @@ class BackgroundNucleus:
             return nucleus.watch(topic_filter)
 
         return BackgroundTap(self.call(watch), self._call)
+
+    def wait_for_subscriber(self, topic: str, component: str | None = None, timeout: float = 30.0) -> None:
+        """Waits until a local message on a topic would reach somebody; see :meth:`Nucleus.wait_for_subscriber`."""
+        self.call(lambda nucleus: nucleus.wait_for_subscriber(topic, component, timeout))
 
     def events(self) -> BackgroundTap[StateChange | LogLine]:
         """Returns a tap of components' states and log lines."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from greengrass_sandbox.profiles import Profile
 from greengrass_sandbox.topics import Message, Tap, has_wildcard, matches
@@ -33,6 +33,7 @@ class IotCore:
     Args:
         profile: How the runtime treats messages for the cloud.
         stamp: Gives a message its order and its time.
+        tap_options: Options of the taps that `watch` returns.
 
     Attributes:
         messages: What reached the cloud from the device, in order (the last 100,000).
@@ -42,8 +43,11 @@ class IotCore:
         acknowledges: Whether the cloud acknowledges QoS 1 messages at all. Changed by fault verbs.
     """
 
-    def __init__(self, profile: Profile, stamp: Callable[[], tuple[int, float]]) -> None:
+    def __init__(
+        self, profile: Profile, stamp: Callable[[], tuple[int, float]], tap_options: Mapping[str, Any] | None = None
+    ) -> None:
         self._profile = profile
+        self._tap_options = tap_options or {}
         self._stamp = stamp
         self._online = True
         self._back_online = asyncio.Event()
@@ -93,9 +97,14 @@ class IotCore:
 
     def watch(self, topic_filter: str = "#") -> Tap[Message]:
         """Returns a tap of what reaches the cloud on matching topics from now on. It holds 10,000 messages; the oldest go first."""
-        tap: Tap[Message] = Tap(lambda closed: self._taps.remove((topic_filter, closed)))
+        tap: Tap[Message] = Tap(lambda closed: self._taps.remove((topic_filter, closed)), **self._tap_options)
         self._taps.append((topic_filter, tap))
         return tap
+
+    @property
+    def taps(self) -> list[Tap[Message]]:
+        """The open taps."""
+        return [tap for _, tap in self._taps]
 
     async def publish(self, topic: str, payload: bytes) -> int:
         """Publishes from the cloud to the device; lost while the device is offline.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,6 +28,10 @@ FAILURE_WINDOW: Final = 3600.0
 
 SHUTDOWN_TIMEOUT: Final = 15.0
 """Seconds that the classic runtime gives a shutdown script by default."""
+
+
+TAIL_BYTES: Final = 16_384
+"""Bytes at the end of a log that its last lines are looked for in."""
 
 
 class InstallError(Exception):
@@ -96,12 +101,13 @@ class Component:
         self._on_line = on_line
         self._plan: Plan | None = None
         self._state: State = "NEW"
-        self._waiters: list[tuple[State, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[State, asyncio.Future[bool]]] = []
         self._process: Process | None = None
         self._processes: set[Process] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._reported_error = False
+        self._exit_code: int | None = None
 
     @property
     def state(self) -> State:
@@ -123,6 +129,28 @@ class Component:
         """Process id (and group id) of the running script."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How its last run ended: an exit code, or the negative number of a signal; None if none has ended."""
+        return self._exit_code
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Returns the last lines that its scripts wrote."""
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+                text = log.read().decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def describe(self, lines: int = 30) -> str:
+        """Returns its state and the end of its log, for a person who asks why nothing happens."""
+        code = "" if self._exit_code is None else f", its last run ended with exit code {self._exit_code}"
+        tail = self.log_tail(lines)
+        said = f"; the end of {self.log_path}:\n{tail}" if tail else "; it wrote nothing"
+        return f"{self.name} {self.version} is {self._state}{code}{said}"
+
     async def wait_for(self, state: State, timeout: float = 30.0) -> None:
         """Waits until the component is in a state, or passes through it.
 
@@ -131,18 +159,22 @@ class Component:
             timeout: In seconds.
 
         Raises:
-            TimeoutError: It did not come to that; the message says where it is.
+            TimeoutError: It did not come to that in time, or became BROKEN meanwhile; the message says where it is and holds the end of
+                its log.
         """
         if self._state == state:
             return
         waiter = (state, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
-            await asyncio.wait_for(waiter[1], timeout)
+            if await asyncio.wait_for(waiter[1], timeout):
+                return
+            text = f"{self.name} is {self._state}, not {state}"
         except asyncio.TimeoutError:
-            raise TimeoutError(f"{self.name} is {self._state}, not {state}, after {timeout} s") from None
+            text = f"{self.name} is {self._state}, not {state}, after {timeout} s"
         finally:
             self._waiters.remove(waiter)
+        raise TimeoutError(f"{text}\n{self.describe()}")
 
     async def install(self, plan: Plan) -> None:
         """Runs a version's bootstrap and install scripts, each as often as the runtime tries.
@@ -298,7 +330,7 @@ class Component:
             elif step == "run":
                 self._change("RUNNING")
             begun.set()
-            code = await self._ended(process)
+            code = self._exit_code = await self._ended(process)
         finally:
             self._process = None
         if step == "startup" and code == 0 and not self._stopping.is_set():
@@ -337,6 +369,6 @@ class Component:
             return
         self._state = state
         for wanted, future in self._waiters:
-            if wanted == state and not future.done():
-                future.set_result(None)
+            if state in (wanted, "BROKEN") and not future.done():
+                future.set_result(wanted == state)
         self._on_state(self)

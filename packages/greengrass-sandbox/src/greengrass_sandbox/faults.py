@@ -45,6 +45,31 @@ class Rule:
     carried_out: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PendingFault:
+    """A fault that still waits for requests or connections to befall.
+
+    Attributes:
+        verb: The verb that asked for it, such as `answer_never`.
+        operation: The operation that it is for; None for all.
+        component: The component that it is for; None for all.
+        times: How many more times it happens; None until `clear()`.
+    """
+
+    verb: str
+    operation: str | None
+    component: str | None
+    times: int | None
+
+
+_VERBS: Final = {
+    "never": "answer_never",
+    "late": "answer_late",
+    "event_first": "event_before_response",
+    "refuse": "refuse_tokens",
+}
+
+
 class Rules:
     """What is in force at the moment; asked by the server at each connection and request."""
 
@@ -77,6 +102,11 @@ class Rules:
     def refuses(self, component: str) -> bool:
         """Whether a component's right token is to be refused; counts it."""
         return self._take(lambda rule: rule.action == "refuse" and rule.component in (None, component)) is not None
+
+    @property
+    def pending(self) -> list[PendingFault]:
+        """The rules in force."""
+        return [PendingFault(_VERBS[each.action], each.operation, each.component, each.times) for each in self._rules]
 
     @property
     def stalled(self) -> set[str | None]:
@@ -119,6 +149,9 @@ class Target(Protocol):
     def rotate_token(self, component: str | None) -> None:
         """Makes the tokens of so far worthless."""
 
+    def inject_event(self, payload: bytes, operation: str, component: str | None) -> int:
+        """Sends bytes as an event to subscriptions; returns to how many."""
+
 
 class Faults:
     """The fault verbs of one nucleus.
@@ -141,6 +174,11 @@ class Faults:
         """Takes the running loop for the nucleus's."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+
+    @property
+    def pending(self) -> list[PendingFault]:
+        """The faults that still wait for requests or connections; those that were asked for so many times go when they have happened."""
+        return self._do(lambda: self._rules.pending)
 
     # The connection.
 
@@ -192,6 +230,22 @@ class Faults:
     def forget_streams(self, component: str | None = None, operation: str | None = None) -> int:
         """Closes subscriptions in silence: nothing tells the component, and no event comes any more. Returns how many."""
         return self._do(lambda: self._target.forget_streams(component, operation))
+
+    def inject_event(
+        self, payload: bytes | str, operation: str = "SubscribeToTopic", component: str | None = None
+    ) -> int:
+        """Sends bytes as the payload of an event on every matching subscription, whether or not they are a sensible event.
+
+        Args:
+            payload: The event's bytes, such as `{"binaryMessage": {"message": "AAAA"}}`; they are not checked.
+            operation: The operation that subscribed.
+            component: Only to this component.
+
+        Returns:
+            To how many subscriptions it was sent.
+        """
+        data = payload.encode() if isinstance(payload, str) else payload
+        return self._do(lambda: self._target.inject_event(data, operation, component))
 
     # The cloud.
 

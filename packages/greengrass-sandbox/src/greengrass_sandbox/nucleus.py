@@ -14,7 +14,9 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -29,7 +31,7 @@ from greengrass_sandbox.cloud import IotCore
 from greengrass_sandbox.component import Command, Component, InstallError, Plan, State
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
 from greengrass_sandbox.faults import Faults, Rules
-from greengrass_sandbox.operations import NucleusOperations
+from greengrass_sandbox.operations import EVENT_SHAPES, NucleusOperations
 from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
 from greengrass_sandbox.pubsub import LocalBroker
 from greengrass_sandbox.recipe import Artifact, Interpolator, Recipe, RecipeError, load_recipe, locate
@@ -98,6 +100,25 @@ class LogLine:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSubscription:
+    """A subscription over IPC, as the nucleus sees it.
+
+    Attributes:
+        component: Whose it is.
+        operation: What opened it, such as `SubscribeToTopic`.
+        resource: The topic filter; of a configuration subscription the key path, joined by slashes.
+    """
+
+    component: str
+    operation: str
+    resource: str
+
+
+class BrokenComponentError(TimeoutError):
+    """Nothing can come any more: every component is BROKEN. The message holds the end of their logs."""
+
+
 class Nucleus:
     """A stand-in for the Greengrass nucleus. An asynchronous context manager; it runs between entering and leaving.
 
@@ -107,6 +128,9 @@ class Nucleus:
         thing_name: Name of the core device.
         region: What components read in `AWS_REGION`.
         environment: What components inherit; by default the environment of this process.
+        python: What `python3`, `python` and `pip` are in the scripts of recipes: by default the interpreter that runs this process; None for what the
+            inherited PATH says.
+        validation_timeout: Seconds that a deployment waits for a component's word on its new configuration (classic).
 
     Attributes:
         profile: The runtime's limits and habits.
@@ -123,13 +147,18 @@ class Nucleus:
         thing_name: str = "sandbox-core",
         region: str = "eu-central-1",
         environment: Mapping[str, str] | None = None,
+        python: Path | str | None = sys.executable,
+        validation_timeout: float = VALIDATION_TIMEOUT,
     ) -> None:
         self.profile: Profile = profile_named(profile)
         self.root = root.absolute()
         self.thing_name = thing_name
         self.region = region
         self.local = LocalBroker(self.profile)
-        self.iot_core = IotCore(self.profile, self.stamp)
+        self._tap_options = {"hopeless": self._hopeless, "situation": self._situation}
+        self.iot_core = IotCore(self.profile, self.stamp, self._tap_options)
+        self._python = python
+        self._validation_timeout = validation_timeout
         self._environment = dict(os.environ if environment is None else environment)
         self._orders = itertools.count(1)
         self._tokens: dict[str, str] = {}  # component by token
@@ -157,6 +186,8 @@ class Nucleus:
             "scripts",
         ):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
+        if self._python is not None:
+            _write_python(self.root / "bin", self._python)
         if len(os.fsencode(self.socket_path)) > LONGEST_SOCKET_PATH:
             short = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="greengrass-"))
             self.socket_path = Path(short) / self.profile.socket_name
@@ -295,7 +326,47 @@ class Nucleus:
 
         It holds 10,000 messages; when nobody reads them in time the oldest go and are counted in `dropped`.
         """
-        return self.local.watch(topic_filter)
+        return self.local.watch(topic_filter, **self._tap_options)
+
+    @property
+    def connections(self) -> list[str]:
+        """For each open connection, the name of the component whose it is."""
+        return [connection.component for connection in self._server.connections if connection.component]
+
+    @property
+    def subscriptions(self) -> list[OpenSubscription]:
+        """The open subscriptions of all components, in the order of their connections."""
+        return [
+            OpenSubscription(stream.component, stream.operation.removeprefix(NAMESPACE), stream.resource)
+            for stream in self._streams(None, None)
+        ]
+
+    async def wait_for_subscriber(self, topic: str, component: str | None = None, timeout: float = 30.0) -> None:
+        """Waits until a local message on a topic would reach somebody: what is published before that is lost, as on a device.
+
+        Args:
+            topic: The topic, without wildcards.
+            component: Whose subscription; None for anybody's.
+            timeout: In seconds.
+
+        Raises:
+            TimeoutError: Nobody subscribed in time, or nobody can since every component is BROKEN.
+        """
+
+        async def wait() -> None:
+            while not self.local.has_subscriber(topic, component):
+                if (reason := self._hopeless()) is not None:
+                    raise reason
+                await self.local.changed()
+
+        try:
+            await asyncio.wait_for(wait(), timeout)
+        except asyncio.TimeoutError as error:
+            if isinstance(error, BrokenComponentError):
+                raise
+            who = "nobody" if component is None else f"{component} has not"
+            text = f"{who} subscribed to {topic} within {timeout} s"
+            raise TimeoutError("\n".join(filter(None, (text, self._situation())))) from None
 
     def events(self) -> Tap[StateChange | LogLine]:
         """Returns a tap of components' states and log lines from now on; bounded like :meth:`watch`."""
@@ -383,7 +454,27 @@ class Nucleus:
 
     def forget_streams(self, component: str | None, operation: str | None) -> int:
         """Ends subscriptions without a word; returns how many."""
-        chosen = [
+        chosen = self._streams(component, operation)
+        for stream in chosen:
+            stream.end()
+        return len(chosen)
+
+    def inject_event(self, payload: bytes, operation: str, component: str | None) -> int:
+        """Sends bytes as an event to subscriptions; returns to how many.
+
+        Raises:
+            ValueError: No such operation subscribes.
+        """
+        if operation not in EVENT_SHAPES:
+            raise ValueError(f"{operation} does not subscribe to anything: {', '.join(EVENT_SHAPES)} do")
+        chosen = self._streams(component, operation)
+        for stream in chosen:
+            self._server.spawn(stream.raw_event(EVENT_SHAPES[operation], payload))
+        return len(chosen)
+
+    def _streams(self, component: str | None, operation: str | None) -> list[Stream]:
+        """Returns the streams of subscriptions, of one component or one operation or of all."""
+        return [
             stream
             for connection in self._server.connections
             for stream in connection.streams.values()
@@ -391,9 +482,6 @@ class Nucleus:
             and stream.is_subscription
             and operation in (None, stream.operation.removeprefix(NAMESPACE))
         ]
-        for stream in chosen:
-            stream.end()
-        return len(chosen)
 
     def rotate_token(self, component: str | None) -> None:
         """Makes the tokens of so far worthless."""
@@ -463,10 +551,12 @@ class Nucleus:
                 stream,
                 deployment,
                 ("ValidateConfigurationUpdateEvents", {"validateConfigurationUpdateEvent": request}),
-                VALIDATION_TIMEOUT,
+                self._validation_timeout,
             )
             if answer is None:
-                raise DeploymentError(f"{name} did not validate its configuration within {VALIDATION_TIMEOUT:g} s")
+                raise DeploymentError(
+                    f"{name} did not validate its configuration within {self._validation_timeout:g} s"
+                )
             if answer.get("status") != "ACCEPTED":
                 raise DeploymentError(
                     f"{name} rejected its configuration: {answer.get('message') or 'no reason given'}"
@@ -531,10 +621,28 @@ class Nucleus:
             self.profile,
             work_path=work_path,
             log_path=self.root / "logs" / f"{name}.log",
-            on_state=lambda changed: self._tell(StateChange(changed.name, changed.state, time.time())),
+            on_state=self._state_changed,
             on_line=lambda who, line: self._tell(LogLine(who, line, time.time())),
         )
         return component
+
+    def _state_changed(self, component: Component) -> None:
+        self._tell(StateChange(component.name, component.state, time.time()))
+        if component.state == "BROKEN":
+            for tap in self.local.taps + self.iot_core.taps:
+                tap.check()
+            self.local.wake()
+
+    def _hopeless(self) -> Exception | None:
+        """Why no message can come any more: every deployed component is BROKEN, and nobody else is connected who could publish."""
+        if not self._components or self.connections:
+            return None
+        if any(component.state != "BROKEN" for component in self._components.values()):
+            return None
+        return BrokenComponentError(f"nothing can come any more\n{self._situation()}")
+
+    def _situation(self) -> str:
+        return "\n".join(component.describe() for component in self._components.values())
 
     def _tell(self, event: StateChange | LogLine) -> None:
         for tap in self._taps:
@@ -555,7 +663,10 @@ class Nucleus:
             if step not in recipe.steps:
                 return None
             script, setenv = interpolator.script(recipe, step)
-            environment = self._component_environment(recipe.name) | setenv
+            environment = self._component_environment(recipe.name)
+            if self._python is not None:
+                environment["PATH"] = os.pathsep.join(filter(None, [str(self.root / "bin"), environment.get("PATH")]))
+            environment |= setenv
             return Command(self._shell(recipe.name, step, script), environment, recipe.steps[step].timeout)
 
         return Plan(recipe.version, command)
@@ -589,6 +700,21 @@ class Nucleus:
             "GGC_VERSION": self.profile.version,
             "GG_ROOT_CA_PATH": str(self.root / "AmazonRootCA1.pem"),
         }
+
+
+def _write_python(folder: Path, interpreter: Path | str) -> None:
+    """Writes `python3` and its like. Scripts, since a link would make the interpreter forget its virtual environment."""
+    folder.mkdir(exist_ok=True)
+    quoted = shlex.quote(str(interpreter))
+    for name, command in (
+        ("python3", quoted),
+        ("python", quoted),
+        ("pip3", f"{quoted} -m pip"),
+        ("pip", f"{quoted} -m pip"),
+    ):
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        path.chmod(0o755)
 
 
 def _find_artifact(recipe: Recipe, artifact: Artifact, folder: Path | None) -> Path:

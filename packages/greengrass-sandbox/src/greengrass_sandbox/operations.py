@@ -28,6 +28,16 @@ MAX_CLOUD_PAYLOAD: Final = 128 * 1024
 STATES: Final = ("NEW", "INSTALLED", "STARTING", "RUNNING", "ERRORED", "BROKEN", "STOPPING", "FINISHED")
 
 
+EVENT_SHAPES: Final = {
+    "SubscribeToTopic": "SubscriptionResponseMessage",
+    "SubscribeToIoTCore": "IoTCoreMessage",
+    "SubscribeToConfigurationUpdate": "ConfigurationUpdateEvents",
+    "SubscribeToComponentUpdates": "ComponentUpdatePolicyEvents",
+    "SubscribeToValidateConfigurationUpdates": "ValidateConfigurationUpdateEvents",
+}
+"""The type of each subscription's events."""
+
+
 class Host(Protocol):
     """What operations need of the nucleus."""
 
@@ -149,6 +159,7 @@ class NucleusOperations:
             body = {kind: {"message": value, "context": {"topic": message.topic}}}
             await stream.event("SubscriptionResponseMessage", body)
 
+        stream.resource = topic_filter
         own = self._hears_own(topic_filter, body.get("receiveMode"))
         subscription = Subscription(topic_filter, stream.component, own, deliver, stream.end)
         stream.on_end(self._host.local.subscribe(subscription))
@@ -187,6 +198,7 @@ class NucleusOperations:
             end = await self._host.iot_core.subscribe(topic_filter, deliver)
         except CloudError as error:
             raise OperationError("ServiceError", str(error)) from None
+        stream.resource = topic_filter
         stream.on_end(end)
         return Reply({}, subscription=True)
 
@@ -241,6 +253,7 @@ class NucleusOperations:
         if not known:
             raise OperationError("ResourceNotFoundError", "Key not found")
         self._check_room()
+        stream.resource = "/".join(path)
         stream.on_end(self._host.watch_configuration(component, path, stream))
         return Reply({}, subscription=True)
 

@@ -6,6 +6,7 @@ on nucleus lite. It checks no authorization: that is done before a message comes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -63,17 +64,34 @@ class LocalBroker:
         self._profile = profile
         self._subscriptions: list[Subscription] = []
         self._taps: list[tuple[str, Tap[Message]]] = []
+        self._changed = asyncio.Event()
 
-    def watch(self, topic_filter: str) -> Tap[Message]:
-        """Returns a tap of the messages on matching topics from now on."""
-        tap: Tap[Message] = Tap(lambda closed: self._taps.remove((topic_filter, closed)))
+    def watch(self, topic_filter: str, **options: Any) -> Tap[Message]:
+        """Returns a tap of the messages on matching topics from now on; `options` are those of `Tap`."""
+        tap: Tap[Message] = Tap(lambda closed: self._taps.remove((topic_filter, closed)), **options)
         self._taps.append((topic_filter, tap))
         return tap
 
     def subscribe(self, subscription: Subscription) -> Callable[[], None]:
         """Adds a subscriber and returns what removes it."""
         self._subscriptions.append(subscription)
+        self.wake()
         return lambda: self._remove(subscription)
+
+    def has_subscriber(self, topic: str, component: str | None = None) -> bool:
+        """Whether a message on this topic would reach a component; None for any."""
+        return any(
+            matches(each.topic_filter, topic) and component in (None, each.component) for each in self._subscriptions
+        )
+
+    async def changed(self) -> None:
+        """Waits for the next subscription, or for `wake`."""
+        await self._changed.wait()
+
+    def wake(self) -> None:
+        """Ends every `changed`."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     async def publish(self, message: Message, value: Any) -> None:
         """Delivers a message.
@@ -102,6 +120,11 @@ class LocalBroker:
                 subscription.on_killed()
             else:
                 await subscription.deliver(message, value)
+
+    @property
+    def taps(self) -> list[Tap[Message]]:
+        """The open taps."""
+        return [tap for _, tap in self._taps]
 
     def close(self) -> None:
         """Ends every tap."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -72,10 +72,11 @@ class Stream:
 
     Attributes:
         component: Who asks.
+        resource: What it subscribes to: a topic filter, or a key path joined by slashes.
         open: Whether the component still listens.
     """
 
-    __slots__ = ("_connection", "_ends", "_first_event", "component", "id", "open", "operation")
+    __slots__ = ("_connection", "_ends", "_first_event", "component", "id", "open", "operation", "resource")
 
     def __init__(self, connection: Connection, number: int, operation: str) -> None:
         self._connection = connection
@@ -84,6 +85,7 @@ class Stream:
         self.id = number
         self.operation = operation
         self.component = connection.component
+        self.resource = ""
         self.open = True
 
     def on_end(self, end: Callable[[], None]) -> None:
@@ -108,6 +110,10 @@ class Stream:
         if self.open:
             self._first_event.set()
             await self._connection.send_shape(self, shape, body)
+
+    async def raw_event(self, shape: str, payload: bytes) -> bool:
+        """Sends bytes as an event, whatever they are; False if they are too long for this runtime."""
+        return await self._connection.send_raw(self, shape, payload)
 
     async def wait_for_event(self, timeout: float) -> None:
         """Waits until an event was sent, at most so many seconds."""
@@ -159,11 +165,15 @@ class Connection:
             OperationError: A response is longer than the runtime can send. An event that is too long is skipped.
         """
         payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = self._headers(APPLICATION_MESSAGE, stream.id, TERMINATE_STREAM if last else 0, NAMESPACE + shape)
-        if not await self._send(encode(Frame(headers, payload))):
+        if not await self.send_raw(stream, shape, payload, last=last):
             if shape.endswith("Response"):
                 raise OperationError("ServiceError")
             logger.warning("%s: an event is too long for this runtime and was skipped", self.component)
+
+    async def send_raw(self, stream: Stream, shape: str, payload: bytes, *, last: bool = False) -> bool:
+        """Sends a message of a stream; False if it is too long for this runtime."""
+        headers = self._headers(APPLICATION_MESSAGE, stream.id, TERMINATE_STREAM if last else 0, NAMESPACE + shape)
+        return await self._send(encode(Frame(headers, payload)))
 
     async def send_error(self, stream: Stream, error: OperationError) -> None:
         """Answers with an error, which ends the stream."""
@@ -238,7 +248,7 @@ class IpcServer:
         self._operations = operations
         self._rules = rules
         self._server: asyncio.AbstractServer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         # Lite handles one thing at a time for all components, so whoever blocks it blocks everybody.
         self._gate: contextlib.AbstractAsyncContextManager[Any] = (
             contextlib.nullcontext() if profile.send_timeout is None else asyncio.Lock()
@@ -267,6 +277,12 @@ class IpcServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def spawn(self, action: Coroutine[Any, Any, Any]) -> None:
+        """Runs something beside the requests, until the server closes."""
+        task = asyncio.get_running_loop().create_task(action)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def exclusively(self, action: Awaitable[None]) -> None:
         """Awaits something as the runtime would do it among the requests of components."""
@@ -353,9 +369,7 @@ class IpcServer:
         rule = self._rules.take(connection.component, operation.removeprefix(NAMESPACE))
         answering = self._answer(connection, stream, frame, rule)
         if (rule is not None and rule.action != "never") or self._operations.may_block(operation):
-            task = asyncio.get_running_loop().create_task(answering)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.spawn(answering)
         else:
             await answering
 

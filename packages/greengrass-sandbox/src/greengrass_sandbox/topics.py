@@ -78,16 +78,31 @@ class Tap(Generic[_Item]):
 
     It is open from the moment it is made, so nothing is missed between asking for it and the first read.
 
+    Args:
+        on_close: Called when it is closed.
+        size: Items that it holds.
+        hopeless: Returns why nothing can come any more, None while something can; asked while `get` waits.
+        situation: Describes what the components are doing, for the message of a `get` that waited in vain.
+
     Attributes:
         dropped: How many were lost because nobody read them in time.
     """
 
-    __slots__ = ("_closed", "_items", "_on_close", "_size", "_waiter", "dropped")
+    __slots__ = ("_closed", "_hopeless", "_items", "_on_close", "_situation", "_size", "_waiter", "dropped")
 
-    def __init__(self, on_close: Callable[[Tap[_Item]], None], size: int = TAP_SIZE) -> None:
+    def __init__(
+        self,
+        on_close: Callable[[Tap[_Item]], None],
+        size: int = TAP_SIZE,
+        *,
+        hopeless: Callable[[], Exception | None] = lambda: None,
+        situation: Callable[[], str] = str,
+    ) -> None:
         self._items: deque[_Item] = deque()
         self._size = size
         self._on_close = on_close
+        self._hopeless = hopeless
+        self._situation = situation
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self.dropped = 0
@@ -107,13 +122,29 @@ class Tap(Generic[_Item]):
             timeout: How long to wait, in seconds; None waits for ever.
 
         Raises:
-            TimeoutError: None came in time.
+            TimeoutError: None came in time, or none can come since every component is BROKEN. The message holds the states of the
+                components and the end of their logs.
             StopAsyncIteration: The tap is closed and empty.
         """
+        reasons: list[Exception] = []
         try:
-            return await asyncio.wait_for(self.__anext__(), timeout)
+            return await asyncio.wait_for(self._next_or_raise(reasons), timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(f"nothing came within {timeout} s") from None
+            if reasons:
+                raise reasons[0] from None
+            raise TimeoutError(
+                "\n".join(filter(None, (f"nothing came within {timeout} s", self._situation())))
+            ) from None
+
+    def drain(self) -> list[_Item]:
+        """Takes and returns everything that has come and was not read yet, without waiting."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def check(self) -> None:
+        """Has a waiting `get` ask again whether something can still come."""
+        self._wake()
 
     def close(self) -> None:
         """Ends the tap; what it holds can still be read."""
@@ -126,11 +157,22 @@ class Tap(Generic[_Item]):
 
     async def __anext__(self) -> _Item:
         while not self._items:
-            if self._closed:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._wait()
         return self._items.popleft()
+
+    async def _next_or_raise(self, reasons: list[Exception]) -> _Item:
+        while not self._items:
+            if (reason := self._hopeless()) is not None:
+                reasons.append(reason)  # it may be a TimeoutError, as that of wait_for is
+                raise reason
+            await self._wait()
+        return self._items.popleft()
+
+    async def _wait(self) -> None:
+        if self._closed:
+            raise StopAsyncIteration
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

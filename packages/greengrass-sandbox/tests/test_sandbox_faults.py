@@ -151,7 +151,7 @@ def test_a_subscription_that_is_carried_out_after_the_component_left_is_ended(
     lite.publish("in/1", 1)
 
     async def subscribers(nucleus: Any) -> int:
-        return len(nucleus.local._subscriptions)
+        return len(nucleus.subscriptions)
 
     assert lite.call(subscribers) == 1
 

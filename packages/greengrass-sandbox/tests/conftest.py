@@ -114,24 +114,8 @@ def profile(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def start_nucleus(tmp_path: Path) -> Iterator[Callable[[str], BackgroundNucleus]]:
-    with contextlib.ExitStack() as stack:
-        yield lambda profile: stack.enter_context(BackgroundNucleus(tmp_path / "root", profile))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def nucleus(profile: str, start_nucleus: Callable[[str], BackgroundNucleus]) -> BackgroundNucleus:
-    return start_nucleus(profile)
-
-
-@pytest.fixture
-def lite(start_nucleus: Callable[[str], BackgroundNucleus]) -> BackgroundNucleus:
-    return start_nucleus("lite")
-
-
-@pytest.fixture
-def classic(start_nucleus: Callable[[str], BackgroundNucleus]) -> BackgroundNucleus:
-    return start_nucleus("classic")
+def nucleus(profile: str, make_nucleus: Callable[[str], BackgroundNucleus]) -> BackgroundNucleus:
+    return make_nucleus(profile)
 
 
 @pytest.fixture
