@@ -1,0 +1,489 @@
+"""Each machine's own past as features: moments over windows of time, and the distance from the machine's own baseline.
+
+One definition with two executions: `History` here goes from reading to reading on a device, and training computes whole tables
+with the same functions (`update_windows`, `update_baseline`, `describe`), which work on arrays of machines. It never judges a
+reading, reads no clock, and knows neither labels nor scores: everything follows from values, times and off-time, so that
+training and device cannot differ. What a machine's past cannot say yet is missing (NaN), never zero.
+
+The rules:
+
+- A reading counts in a window for the time since the machine's previous reading, at most half a window; so a mean is a mean
+  over time, whatever the rate of readings, and one reading after a gap does not stand for the gap. Weights decay by
+  exp(-time / window). A window's statistics are known once half of its weight is there.
+- The statistics of a reading include the reading itself. A late or repeated reading (not later than the newest one of its
+  machine), one without a time, and one in off-time change nothing, and see the state as it is. Thirty late readings in a row
+  mean that the clock was set back: time begins anew at the thirtieth, and all that was learnt stays.
+- A value that is missing leaves its sensor's state alone; weights decay.
+- The baseline learns 24 times in the longest window, each time from the mean over the shortest. It is a running mean of these
+  at first, known after the 24th, and then forgets over thirty of the longest window. From then on a mean counts at most as two
+  spreads away from the baseline, so that a fault that grows over days hardly moves it (Huber's estimator). Gaps and off-time do
+  not age it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ml_inference.model.over_time import Derived
+
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.intp]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+STATISTICS: Mapping[str, str] = {
+    "mean": "mean over the window",
+    "std": "standard deviation over the window",
+    "slope": "mean over a quarter of the window less the mean over the window",
+    "shift": "mean over the window less the machine's own baseline",
+    "deviation": "shift in spreads of the machine's own baseline",
+}
+"""The statistics that a manifest can ask for; all but `deviation` in the sensor's unit."""
+
+LARGEST_GAP = 0.5
+"""A reading counts for the time since the one before it, at most this share of the window."""
+KNOWN_WEIGHT = 0.5
+"""Weight at which a window's statistics are known; it tends to 1 where readings come more often than the window is long."""
+BASELINE_STEPS = 24
+"""Steps of the baseline in the longest window, and steps after which it is known."""
+BASELINE_MEMORY = 30 * BASELINE_STEPS
+"""Steps over which the baseline forgets: a month, where the longest window is a day."""
+BASELINE_REACH = 2.0
+"""Spreads beyond which a step counts no more than that."""
+SMALLEST_SPREAD = 1e-3
+"""Of the baseline's own size: a sensor that hardly ever moves would turn its rounding into large deviations."""
+LARGEST_DEVIATION = 1e6
+"""In spreads; far beyond what a model has seen, and far from the end of float32."""
+LATE_IN_A_ROW = 30
+MAX_MACHINES = 10_000
+TINY = 1e-300
+"""Stands for a weight of zero where it would be divided by."""
+
+_FORMAT = 1
+_FEW = 4
+"""Up to so many machines at once, a loop costs less than numpy's indexing."""
+
+
+class HistoryError(Exception):
+    """Derived features that cannot be computed, or a state that does not fit them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be computed, compiled from the derived features.
+
+    Attributes:
+        derived: The derived features, k, in the order of their columns.
+        sources: s positions among the features: the sensors that have a history.
+        windows: Shape (w, 1), time constants in seconds, ascending.
+        shortest: Index of the window that the baseline learns from.
+        step: Time between two steps of the baseline, in seconds.
+        columns: Shape (k,): positions in the flattened statistics of shape (statistic, w, s).
+        quarters: Shape (w,): index of the window that is a quarter as long; 0 where none is needed.
+        kinds: The statistics in use, in the order of `STATISTICS`.
+    """
+
+    derived: tuple[Derived, ...]
+    sources: tuple[int, ...]
+    windows: Float64Array
+    shortest: int
+    step: float
+    columns: Ints
+    quarters: Ints
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, derived: Sequence[Derived], features: Sequence[str]) -> Plan:
+        """Compile.
+
+        Args:
+            derived: The manifest's; at least one.
+            features: The manifest's feature names in column order.
+
+        Raises:
+            HistoryError: A statistic or a source is unknown.
+        """
+        for one in derived:
+            if one.statistic not in STATISTICS:
+                raise HistoryError(f"derived {one.name!r}: unknown statistic {one.statistic!r}")
+            if one.source not in features:
+                raise HistoryError(f"derived {one.name!r}: there is no feature {one.source!r}")
+        sources = [name for name in features if any(one.source == name for one in derived)]
+        asked = sorted({one.window_seconds for one in derived})
+        quarters = {one.window_seconds / 4 for one in derived if one.statistic == "slope"}
+        windows = sorted({*asked, *quarters})
+        kinds = [kind for kind in STATISTICS if any(one.statistic == kind for one in derived)]
+        size = len(windows) * len(sources)
+        columns = [
+            kinds.index(one.statistic) * size
+            + windows.index(one.window_seconds) * len(sources)
+            + sources.index(one.source)
+            for one in derived
+        ]
+        return cls(
+            derived=tuple(derived),
+            sources=tuple(features.index(name) for name in sources),
+            windows=np.array(windows)[:, None],
+            shortest=windows.index(asked[0]),
+            step=asked[-1] / BASELINE_STEPS,
+            columns=np.array(columns, dtype=np.intp),
+            quarters=np.array([windows.index(w / 4) if w / 4 in windows else 0 for w in windows], dtype=np.intp),
+            kinds=tuple(kinds),
+        )
+
+
+def update_windows(
+    moments: Float64Array, windows: Float64Array, gap: Float64Array | float, values: Float64Array
+) -> None:
+    """Let a reading of each of l machines into its windows, in place.
+
+    Args:
+        moments: Shape (l, 3, w, s): weight, mean and variance.
+        windows: Shape (w, 1), in seconds.
+        gap: Shape (l, 1, 1) or one for all: seconds since the machine's previous reading; 0 for a reading that only starts
+            the clock.
+        values: Shape (l, 1, s), NaN where missing.
+    """
+    weight, mean, variance = moments[:, 0], moments[:, 1], moments[:, 2]
+    decay = gap / -windows
+    fresh = 1.0 - np.exp(np.maximum(decay, -LARGEST_GAP))
+    weight *= np.exp(decay)
+    difference = values - mean
+    missing = difference != difference  # noqa: PLR0124 - NaN
+    if missing.any():
+        fresh = np.where(missing, 0.0, fresh)
+        difference[missing] = 0.0
+    weight += fresh
+    share = fresh / np.maximum(weight, TINY)
+    step = share * difference
+    mean += step
+    difference *= step
+    variance += difference
+    variance *= 1.0 - share
+
+
+def update_baseline(baseline: Float64Array, weight: Float64Array, mean: Float64Array) -> None:
+    """Let the baseline of each of l machines take one step, in place.
+
+    Args:
+        baseline: Shape (l, 3, s): steps, centre and squared spread.
+        weight: Shape (l, s), of the shortest window.
+        mean: Shape (l, s), over it.
+    """
+    steps, centre, spread = baseline[:, 0], baseline[:, 1], baseline[:, 2]
+    known = weight >= KNOWN_WEIGHT
+    difference = np.where(known, mean - centre, 0.0)
+    reach = np.where(steps >= BASELINE_STEPS, BASELINE_REACH * np.sqrt(spread), np.inf)
+    # A sensor that never moved has a spread of zero; it must be able to begin.
+    reach = np.where(reach > 0.0, reach, np.inf)
+    difference = np.clip(difference, -reach, reach)
+    steps += known
+    share = np.where(known, 1.0 / np.clip(steps, 1.0, BASELINE_MEMORY), 0.0)
+    step = share * difference
+    centre += step
+    # Welford's update: the first step sets the centre and leaves the spread at zero.
+    spread += difference * step
+    spread *= 1.0 - share
+
+
+def describe(plan: Plan, moments: Float64Array, baseline: Float64Array) -> Float64Array:
+    """The derived features.
+
+    Args:
+        plan: Which.
+        moments: Shape (l, 3, w, s).
+        baseline: Shape (l, 3, s).
+
+    Returns:
+        Shape (l, k).
+    """
+    mean = moments[:, 1]
+    parts = np.empty((len(moments), len(plan.kinds), *mean.shape[1:]))
+    for place, kind in enumerate(plan.kinds):
+        part = parts[:, place]
+        if kind == "mean":
+            part[...] = mean
+        elif kind == "std":
+            np.sqrt(moments[:, 2], out=part)
+        elif kind == "slope":
+            quarter = moments[:, :, plan.quarters]
+            np.subtract(quarter[:, 1], mean, out=part)
+            part[quarter[:, 0] < KNOWN_WEIGHT] = np.nan
+        else:
+            centre = baseline[:, 1]
+            np.subtract(mean, centre[:, None], out=part)
+            if kind == "deviation":
+                spread = np.maximum(np.sqrt(baseline[:, 2]), SMALLEST_SPREAD * np.abs(centre))
+                spread[spread <= 0.0] = np.nan
+                part /= spread[:, None]
+                np.clip(part, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=part)
+            young = baseline[:, 0] < BASELINE_STEPS
+            if young.any():
+                np.copyto(part, np.nan, where=young[:, None])
+    unknown = moments[:, 0] < KNOWN_WEIGHT
+    if unknown.any():
+        np.copyto(parts, np.nan, where=unknown[:, None])
+    return parts.reshape(len(parts), -1).take(plan.columns, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One reading of a batch: its position, its machine's place, the time that passed, and whether the baseline steps."""
+
+    at: int
+    place: int
+    gap: float | None
+    due: bool
+
+
+class History:
+    """The past of the machines that report, in bounded memory.
+
+    Not thread-safe. When the memory is full, the machine that has been silent for longest makes room, one without a known
+    baseline first: so ids that somebody makes up displace each other, not the machines.
+
+    Args:
+        plan: What to compute.
+        max_machines: Most machines that have a past.
+    """
+
+    def __init__(self, plan: Plan, max_machines: int = MAX_MACHINES) -> None:
+        self._plan = plan
+        self._max = max_machines
+        windows, sensors = len(plan.windows), len(plan.sources)
+        self._moments: Float64Array = np.zeros((8, 3, windows, sensors))
+        self._baseline: Float64Array = np.zeros((8, 3, sensors))
+        self._newest: list[float] = []
+        self._late: list[int] = []
+        self._names: list[str] = []
+        self._places: dict[str, int] = {}
+        self._sources = np.array(plan.sources, dtype=np.intp)
+        # Least recently seen first.
+        self._new: OrderedDict[str, None] = OrderedDict()
+        self._settled: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed."""
+        return self._plan
+
+    def __len__(self) -> int:
+        """Machines that have a past."""
+        return len(self._places)
+
+    def update(
+        self, machine: str, seconds: float | None, values: Sequence[float], *, counts: bool = True
+    ) -> Float64Array:
+        """Let a reading in and describe its past.
+
+        Args:
+            machine: Equipment id.
+            seconds: The reading's time since the epoch; None if it has none.
+            values: All features in the manifest's order; NaN for one that is missing.
+            counts: False in off-time, and for a time that cannot be believed: the reading then leaves the state alone.
+
+        Returns:
+            The derived features, shape (k,); NaN where the past does not say.
+        """
+        turn = self._turn(0, machine, seconds if counts else None)
+        if turn.gap is not None:
+            sensors = np.array(values, dtype=np.float64)[self._sources]
+            self._let_in(turn, sensors)
+        here = slice(turn.place, turn.place + 1)
+        described: Float64Array = describe(self._plan, self._moments[here], self._baseline[here])[0]
+        return described
+
+    def update_many(
+        self,
+        machines: Sequence[str],
+        seconds: Sequence[float | None],
+        rows: Sequence[Sequence[float]] | Float64Array,
+        counts: Sequence[bool] | None = None,
+    ) -> Float64Array:
+        """Let readings in one after the other, as `update` does, at a lower cost for each.
+
+        Args:
+            machines: n equipment ids.
+            seconds: n times.
+            rows: n readings.
+            counts: n times whether a reading may change the state; None for always.
+
+        Returns:
+            Shape (n, k).
+        """
+        count = len(machines)
+        values = np.asarray(rows, dtype=np.float64)[:, self._sources]
+        moments = np.empty((count, *self._moments.shape[1:]))
+        baseline = np.empty((count, *self._baseline.shape[1:]))
+        # The first reading of each machine, then the second of those that have one, and so on.
+        rounds: list[list[_Turn]] = []
+        seen: dict[str, int] = {}
+
+        def flush() -> None:
+            for turns in rounds:
+                self._take(turns, values)
+                at, places = [turn.at for turn in turns], [turn.place for turn in turns]
+                if len(turns) == 1:
+                    moments[at[0]], baseline[at[0]] = self._moments[places[0]], self._baseline[places[0]]
+                else:
+                    moments[at], baseline[at] = self._moments[places], self._baseline[places]
+            rounds.clear()
+            seen.clear()
+
+        for at, machine in enumerate(machines):
+            if machine not in self._places and len(self._places) >= self._max:
+                flush()  # before another machine takes the place of one that is in these rounds
+            turn = self._turn(at, machine, seconds[at] if counts is None or counts[at] else None)
+            number = seen.get(machine, 0)
+            seen[machine] = number + 1
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append(turn)
+        flush()
+        return describe(self._plan, moments, baseline)
+
+    def state(self) -> bytes:
+        """Everything that is known, for `restore`: a line of JSON, then arrays of float64 in little-endian order."""
+        names = [*self._new, *self._settled]
+        places = [self._places[name] for name in names]
+        head = {"format": _FORMAT, "derived": _key(self._plan), "machines": names, "settled": len(self._settled)}
+        clocks = np.array([(self._newest[place], self._late[place]) for place in places])
+        parts = [clocks, self._moments[places], self._baseline[places]]
+        return json.dumps(head).encode() + b"\n" + b"".join(part.astype("<f8").tobytes() for part in parts)
+
+    def restore(self, data: bytes) -> None:
+        """Go on from a state, in place of what is known.
+
+        Args:
+            data: What `state` gave, for the same derived features.
+
+        Raises:
+            HistoryError: It is of another format, of other derived features, or damaged; nothing has changed.
+        """
+        line, _, body = data.partition(b"\n")
+        try:
+            head: dict[str, Any] = json.loads(line)
+            made_for, derived, names, settled = head["format"], head["derived"], head["machines"], head["settled"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HistoryError(f"the history's state is damaged: {error}") from error
+        if made_for != _FORMAT:
+            raise HistoryError(f"the history's state has format {made_for}; this version reads format {_FORMAT}")
+        if derived != _key(self._plan):
+            raise HistoryError("the history's state belongs to other derived features")
+        count = len(names)
+        sizes = [2 * count, count * self._moments[0].size, count * self._baseline[0].size]
+        if len(body) != 8 * sum(sizes):
+            raise HistoryError("the history's state is damaged: its length is wrong")
+        held = np.frombuffer(body, dtype="<f8").astype(np.float64)
+        clocks, moments, baseline = np.split(held, np.cumsum(sizes)[:2])
+        newest = slice(max(0, count - self._max), None)
+        self._newest = clocks[::2][newest].tolist()
+        self._late = clocks[1::2][newest].astype(int).tolist()
+        self._moments = moments.reshape(count, *self._moments.shape[1:])[newest].copy()
+        self._baseline = baseline.reshape(count, *self._baseline.shape[1:])[newest].copy()
+        self._names = names[newest]
+        self._places = {name: place for place, name in enumerate(self._names)}
+        border = max(0, len(self._names) - settled)
+        self._new = OrderedDict.fromkeys(self._names[:border])
+        self._settled = OrderedDict.fromkeys(self._names[border:])
+
+    def _turn(self, at: int, machine: str, seconds: float | None) -> _Turn:
+        """Advance a machine's clock to a reading's time.
+
+        Args:
+            at: The reading's position, for `_Turn`.
+            machine: Equipment id.
+            seconds: The reading's time; None if it does not count.
+        """
+        place = self._place(machine)
+        if seconds is None or not math.isfinite(seconds):
+            return _Turn(at, place, None, due=False)
+        newest = self._newest[place]
+        if seconds > newest:
+            self._newest[place], self._late[place] = seconds, 0
+            if newest == -math.inf:
+                return _Turn(at, place, 0.0, due=False)
+            step = self._plan.step
+            return _Turn(at, place, seconds - newest, due=math.floor(seconds / step) > math.floor(newest / step))
+        if seconds < newest:
+            self._late[place] += 1
+            if self._late[place] >= LATE_IN_A_ROW:
+                self._newest[place], self._late[place] = seconds, 0
+        return _Turn(at, place, None, due=False)
+
+    def _place(self, machine: str) -> int:
+        """Where a machine's state is; makes room for a new one."""
+        place = self._places.get(machine)
+        if place is not None:
+            (self._settled if machine in self._settled else self._new).move_to_end(machine)
+            return place
+        if len(self._places) >= self._max:
+            evicted, _ = (self._new or self._settled).popitem(last=False)
+            place = self._places.pop(evicted)
+            self._names[place], self._newest[place], self._late[place] = machine, -math.inf, 0
+        else:
+            place = len(self._places)
+            self._names.append(machine)
+            self._newest.append(-math.inf)
+            self._late.append(0)
+            if place == len(self._moments):
+                size = min(max(1, 2 * place), self._max)
+                self._moments, self._baseline = _grown(self._moments, size), _grown(self._baseline, size)
+        self._moments[place] = 0.0
+        self._baseline[place] = 0.0
+        self._places[machine] = place
+        self._new[machine] = None
+        return place
+
+    def _take(self, turns: Sequence[_Turn], values: Float64Array) -> None:
+        """Let one reading of each of several machines in."""
+        counted = [turn for turn in turns if turn.gap is not None]
+        if len(counted) <= _FEW:
+            for turn in counted:
+                self._let_in(turn, values[turn.at])
+            return
+        due = [turn.place for turn in counted if turn.due]
+        if due:
+            self._step(due)
+        places = [turn.place for turn in counted]
+        moments = self._moments[places]
+        gaps = np.array([turn.gap for turn in counted], dtype=np.float64)
+        update_windows(moments, self._plan.windows, gaps[:, None, None], values[[turn.at for turn in counted], None])
+        self._moments[places] = moments
+
+    def _let_in(self, turn: _Turn, values: Float64Array) -> None:
+        """Let one reading of one machine in."""
+        if turn.due:
+            self._step([turn.place])
+        update_windows(self._moments[turn.place : turn.place + 1], self._plan.windows, turn.gap or 0.0, values)
+
+    def _step(self, places: list[int]) -> None:
+        """Let the baselines of some machines take a step; a machine whose baseline is known no longer counts as new."""
+        baseline, shortest = self._baseline[places], self._plan.shortest
+        update_baseline(baseline, self._moments[places, 0, shortest], self._moments[places, 1, shortest])
+        self._baseline[places] = baseline
+        most_steps: list[float] = baseline[:, 0].max(axis=1).tolist()
+        for place, steps in zip(places, most_steps, strict=True):
+            name = self._names[place]
+            if steps >= BASELINE_STEPS and name in self._new:
+                del self._new[name]
+                self._settled[name] = None
+
+
+def _grown(array: Float64Array, size: int) -> Float64Array:
+    grown = np.zeros((size, *array.shape[1:]))
+    grown[: len(array)] = array
+    return grown
+
+
+def _key(plan: Plan) -> list[list[Any]]:
+    """What a state depends on: not the names of the derived features, nor their order, but that of the features."""
+    named = {(one.source, one.statistic, one.window_seconds) for one in plan.derived}
+    return [list(plan.sources), *(list(one) for one in sorted(named))]
