@@ -1,7 +1,7 @@
 # Locking, building and deploying; a fragment of the Makefile.
 
 GDK ?= gdk
-COMPONENTS := . components/simulator components/model
+COMPONENTS := . components/simulator components/dashboard components/model
 # The projects that deploy-local deploys, and the one that wheelhouse fetches for.
 DEPLOY ?= .
 PROJECT ?= .
@@ -21,6 +21,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-v
 lock: $(READY)  ## write the lock files: of a device, of the simulator, of a developer
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) components/simulator/requirements.in --constraints requirements.lock -o components/simulator/requirements.lock
+	$(COMPILE) components/dashboard/requirements.in --constraints requirements.lock -o components/dashboard/requirements.lock
 	$(COMPILE) pyproject.toml --extra dev --no-emit-package ml-inference -o requirements-dev.lock
 
 wheelhouse: $(READY)  ## packages for devices without a network: ARCH=aarch64 PYTHON=3.11

@@ -15,8 +15,13 @@ import yaml
 from greengrass_sandbox import load_recipe, profile_named
 from ml_inference.config import Configuration
 
-COMPONENTS = ("inference", "model", "simulator")
-PROJECTS = {"inference": ".", "model": "components/model", "simulator": "components/simulator"}
+COMPONENTS = ("dashboard", "inference", "model", "simulator")
+PROJECTS = {
+    "dashboard": "components/dashboard",
+    "inference": ".",
+    "model": "components/model",
+    "simulator": "components/simulator",
+}
 LIMIT = 7_500
 
 KEYS = {
@@ -199,8 +204,8 @@ def test_a_list_of_the_configuration_stays_below_lites_limit_of_a_leaf(recipe: R
 
 
 def test_locks_pin_everything_by_hash_and_name_no_package_index(checkout: Path) -> None:
-    for path in (checkout / "requirements.lock", checkout / "components/simulator/requirements.lock"):
-        text = path.read_text()
+    for path in ("requirements.lock", *(f"components/{name}/requirements.lock" for name in ("dashboard", "simulator"))):
+        text = (checkout / path).read_text()
         pins = [
             line
             for line in text.replace("\\\n", " ").splitlines()

@@ -1,0 +1,316 @@
+"""Listens on the local topics, over one connection to the nucleus at a time, and never publishes.
+
+It runs in a thread of its own; the SDK's callbacks only put messages into the `Inbox`, which is bounded: a page that cannot keep up
+costs messages that are counted, never the device's IPC. A connection that is lost is opened again; a token that the nucleus refuses
+is final, and only a restart by the nucleus brings a new one. On nucleus lite a subscription can die without a word, so one that
+stays silent is renewed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from inference_dashboard.line import Kind
+from inference_dashboard.settings import Settings, SettingsError, parse, unknown
+from ml_inference.greengrass.session import (
+    CallFailedError,
+    Connector,
+    NucleusUnavailableError,
+    Session,
+    Subscription,
+    TokenRefusedError,
+)
+
+MAX_MESSAGES = 20_000
+MAX_BYTES = 32 * 1024 * 1024
+"""What may wait in the inbox: some ten seconds of all that a nucleus carries."""
+MAX_TOKEN_REFUSALS = 2
+"""In a row: nucleus lite refuses a token by closing the connection, and it also closes one when it is just going down."""
+EXIT_CANNOT_START, EXIT_CONNECTION_LOST = 1, 75
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the feed waits for what; all in seconds.
+
+    Attributes:
+        connect: For one attempt to connect.
+        first: Pause after a failed attempt; it doubles.
+        longest: Longest pause.
+        limit: Without a connection, after which only a restart, with a new token, can help.
+        silence: Without a message, after which a subscription is renewed; it doubles while nothing comes.
+        longest_silence: Longest such time: alarms may be rare.
+        poll: Between looks at the configuration: on nucleus lite its events can die in silence.
+    """
+
+    connect: float = 2.0
+    first: float = 0.1
+    longest: float = 5.0
+    limit: float = 60.0
+    silence: float = 30.0
+    longest_silence: float = 600.0
+    poll: float = 30.0
+
+
+class Inbox:
+    """Messages on their way from the SDK's thread to the page's, in order and bounded."""
+
+    def __init__(self) -> None:
+        self._messages: deque[tuple[Kind, bytes, float]] = deque()
+        # Each is written by one thread only.
+        self._put_bytes = 0
+        self._taken_bytes = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, kind: Kind, payload: bytes) -> None:
+        """Enter a message; never waits. Drops it if there is no room."""
+        if len(self._messages) >= MAX_MESSAGES or self._put_bytes - self._taken_bytes > MAX_BYTES:
+            self.dropped += 1
+            return
+        self._put_bytes += len(payload)
+        self._messages.append((kind, payload, time.time()))
+
+    def take(self) -> tuple[Kind, bytes, float] | None:
+        """The oldest message and the time of its arrival; None if there is none."""
+        try:
+            message = self._messages.popleft()
+        except IndexError:
+            return None
+        self._taken_bytes += len(message[1])
+        return message
+
+
+@dataclass(slots=True)
+class _Ear:
+    """One subscription."""
+
+    kind: Kind
+    topic: str
+    patience: float
+    renewed: float
+    heard: float = 0.0
+    subscription: Subscription | None = None
+    stream: object = None
+    refusal: str | None = None
+
+
+class Feed:
+    """The connection and what is done over it.
+
+    Args:
+        connector: Opens connections.
+        inbox: Takes the messages.
+        on_settings: Called in the feed's thread with the configuration, at the start and whenever it has changed.
+        on_end: Called in the feed's thread with the exit code, when it cannot go on.
+        overrides: Configuration that wins over the nucleus's.
+        patience: How long it waits for what.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        inbox: Inbox,
+        *,
+        on_settings: Callable[[Settings], None],
+        on_end: Callable[[int], None],
+        overrides: Mapping[str, Any],
+        patience: Patience | None = None,
+    ) -> None:
+        self._connector = connector
+        self._inbox = inbox
+        self._on_settings = on_settings
+        self._on_end = on_end
+        self._overrides = overrides
+        self._patience = patience or Patience()
+        self._events: SimpleQueue[object] = SimpleQueue()
+        self._settings: Settings | None = None
+        self._ears: dict[Kind, _Ear] = {}
+        self._thread = Thread(target=self._run, name="feed", daemon=True)
+        self.connected = False
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let no call wait any longer, and end."""
+        self._connector.give_up()
+        self._events.put("stop")
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        try:
+            code = self._supervise()
+        except Exception:
+            logger.exception("internal error in the feed")
+            code = EXIT_CONNECTION_LOST
+        if code is not None:
+            self._on_end(code)
+
+    def _supervise(self) -> int | None:
+        patience, refusals, pause, down = self._patience, 0, self._patience.first, time.monotonic()
+        while True:
+            try:
+                session = self._connector.open(self._events.put, patience.connect)
+            except TokenRefusedError as error:
+                refusals += 1
+                if refusals >= MAX_TOKEN_REFUSALS:
+                    logger.error("%s", error)
+                    return EXIT_CONNECTION_LOST
+            except NucleusUnavailableError as error:
+                refusals = 0
+                if time.monotonic() - down > patience.limit:
+                    logger.error("no connection for %g s: %s", patience.limit, error)
+                    return EXIT_CONNECTION_LOST
+            else:
+                refusals, pause = 0, patience.first
+                try:
+                    code = self._converse(session)
+                except CallFailedError as error:
+                    logger.warning("%s; connecting again", error)
+                    code = 0
+                finally:
+                    self.connected = False
+                    session.close()
+                if code is None or code:
+                    return code
+                down = time.monotonic()
+            if self._stopped(pause):
+                return None
+            pause = min(patience.longest, pause * 2)
+
+    def _stopped(self, pause: float) -> bool:
+        until = time.monotonic() + pause
+        while (left := until - time.monotonic()) > 0:
+            try:
+                if self._events.get(timeout=left) == "stop":
+                    return True
+            except Empty:
+                break
+        return False
+
+    def _converse(self, session: Session) -> int | None:
+        """What happens on one connection; returns 0 when it is lost, None when asked to stop, else an exit code."""
+        try:
+            session.watch_configuration(lambda: self._events.put("configuration"))
+        except CallFailedError as error:
+            if not error.refused:
+                raise
+            logger.warning("%s; changes are found by looking", error)
+        self._ears.clear()
+        code = self._configure(session)
+        if code:
+            return code
+        self.connected = True
+        logger.info("connected to the nucleus")
+        looked = time.monotonic()
+        while True:
+            try:
+                event = self._events.get(timeout=1.0)
+            except Empty:
+                event = None
+            if event == "stop":
+                return None
+            if event is session or session.lost.is_set():
+                logger.warning("the connection to the nucleus is lost")
+                return 0
+            now = time.monotonic()
+            if event == "configuration" or now - looked >= self._patience.poll:
+                looked = now
+                self._configure(session)
+            self._renew(session, now)
+
+    def _configure(self, session: Session) -> int:
+        """Read the configuration and listen where it says.
+
+        Returns:
+            0, or the exit code if there is nothing to go on with.
+        """
+        try:
+            values = session.configuration()
+            settings = parse(dict(values) | dict(self._overrides))
+        except SettingsError as error:
+            if str(error) != self.problem:
+                logger.error("configuration: %s", error)
+            self.problem = str(error)
+            if self._settings is None:
+                return EXIT_CANNOT_START
+            settings = self._settings
+        else:
+            self.problem = None
+            if settings != self._settings:
+                for key in unknown(values):
+                    logger.warning("configuration: %s is not a key of this component", key)
+                self._settings = settings
+                self._on_settings(settings)
+        for kind, topic in settings.topics.items():
+            self._listen(session, kind, topic)  # type: ignore[arg-type]
+        return 0
+
+    def _listen(self, session: Session, kind: Kind, topic: str) -> None:
+        ear = self._ears.get(kind)
+        if ear is not None and ear.topic == topic and ear.subscription is not None:
+            return
+        before = ear
+        ear = self._ears[kind] = _Ear(kind, topic, self._patience.silence, time.monotonic())
+        if before is not None:
+            ear.refusal = before.refusal
+        self._subscribe(session, ear)
+        if before is not None and before.subscription is not None:
+            before.stream = None
+            before.subscription.close()
+
+    def _subscribe(self, session: Session, ear: _Ear) -> None:
+        """Subscribe, instead of the subscription before.
+
+        Raises:
+            CallFailedError: The nucleus does not answer.
+        """
+        stream, inbox, kind = object(), self._inbox, ear.kind
+
+        def begin() -> None:
+            # From now on both this subscription and the one before may get a message; it counts once.
+            ear.stream = stream
+
+        def on_payload(payload: bytes) -> None:
+            if ear.stream is stream:
+                ear.heard = time.monotonic()
+                inbox.put(kind, payload)
+
+        try:
+            subscription = session.subscribe(ear.topic, on_payload, begin)
+        except CallFailedError as error:
+            if not error.refused:
+                raise
+            if ear.refusal != str(error):
+                logger.error("%s (is the topic in accessControl?); trying again", error)
+            ear.refusal = str(error)
+            return
+        before, ear.subscription, ear.refusal = ear.subscription, subscription, None
+        if before is not None:
+            before.close()
+
+    def _renew(self, session: Session, now: float) -> None:
+        """Subscribe again where nothing was heard for long."""
+        for ear in self._ears.values():
+            if ear.heard > ear.renewed and ear.patience > self._patience.silence:
+                # It speaks again. What had cut it off may have cut off the others, too.
+                for each in self._ears.values():
+                    each.patience = self._patience.silence
+            elif ear.subscription is not None and now - max(ear.heard, ear.renewed) >= ear.patience:
+                logger.debug("nothing on %s for %g s: subscribing again", ear.topic, ear.patience)
+                self._subscribe(session, ear)
+                ear.renewed, ear.patience = now, min(self._patience.longest_silence, ear.patience * 2)
