@@ -109,7 +109,7 @@ class SensorWatch:
         """Of a machine that is new."""
         return SensorState(len(self._features))
 
-    def look(
+    def look(  # noqa: C901, PLR0912 - once for each value of each reading: a call would cost more than it does
         self,
         state: SensorState,
         values: Sequence[float],

@@ -5,10 +5,13 @@ Values only: it neither reads readings nor knows topics or sizes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from pydantic_core import to_json
+
+from ml_inference.monitoring.alarms import Event
 
 MAX_ERRORS = 20
 """Most field errors reported for one reading; a model may have thousands of features."""
@@ -86,13 +89,45 @@ class Explanation:
     """What one feature contributed to a score, in the booster's margin (log-odds for `binary:logistic`)."""
 
     feature: str
-    value: float
+    value: float | None
     unit: str
     contribution: float
 
     def as_message(self) -> JsonObject:
         """The explanation as it goes over the wire."""
         return {"feature": self.feature, "value": self.value, "unit": self.unit, "contribution": self.contribution}
+
+
+@dataclass(frozen=True, slots=True)
+class OverTime:
+    """What a result says beside the verdict on its single reading.
+
+    Attributes:
+        smoothed_score: The machine's smoothed score; None where there is none.
+        sensors: Faulty sensors with what is wrong with them.
+        missing: Features that the model did without.
+        forecast_hours: Within which time the machine is or becomes abnormal, by the score; None for the present.
+        explanation_age_seconds: Age of the explanation, where it is of an earlier reading of the same alarm.
+    """
+
+    smoothed_score: float | None = None
+    sensors: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    forecast_hours: float | None = None
+    explanation_age_seconds: float | None = None
+
+    def add_to(self, message: JsonObject) -> None:
+        """Say it in a result's message, as far as there is something to say."""
+        if self.smoothed_score is not None:
+            message["smoothed_score"] = round(self.smoothed_score, 6)
+        if self.sensors:
+            message["sensors"] = dict(self.sensors)
+        if self.missing:
+            message["missing"] = list(self.missing)
+        if self.forecast_hours is not None:
+            message["forecast_hours"] = self.forecast_hours
+        if self.explanation_age_seconds is not None:
+            message["explanation_age_seconds"] = self.explanation_age_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +141,13 @@ class Result:
         score: The booster's output.
         threshold: In force when it was judged; None where the model makes no such statement.
         abnormal: Whether the score reaches the threshold; None without one.
-        state: The machine's debounced state, `normal` or `abnormal`; None without a threshold.
+        state: The machine's state, `normal`, `abnormal` or `off`; None without a threshold or an alarm.
         state_changed: Whether this reading changed that state, or is the machine's first.
         model_name: Name of the model that scored it.
         model_version: Its version.
         explanation: The features that pushed an abnormal score up, largest first.
         index: Position in the batch; None for a single reading.
+        over_time: What the machine's past adds to it; None for a model that judges single readings only.
     """
 
     equipment_id: str
@@ -126,6 +162,7 @@ class Result:
     model_version: str
     explanation: tuple[Explanation, ...] = ()
     index: int | None = None
+    over_time: OverTime | None = None
 
     def as_message(self) -> JsonObject:
         """The message for the result topic; within a batch, its item."""
@@ -141,6 +178,8 @@ class Result:
         }
         if self.explanation:
             message["explanation"] = [part.as_message() for part in self.explanation]
+        if self.over_time is not None:
+            self.over_time.add_to(message)
         if self.index is not None:
             message["index"] = self.index
         return message
@@ -155,11 +194,13 @@ class Outcome:
             rejection without an index.
         batch: Whether the input was a batch, so that the output is one, too.
         correlation_id: The batch's own, echoed unchanged.
+        alarms: What happened to alarms with it.
     """
 
     items: tuple[Result | Rejection, ...]
     batch: bool = False
     correlation_id: CorrelationId = None
+    alarms: tuple[Event, ...] = ()
 
     @property
     def results(self) -> tuple[Result, ...]:

@@ -6,15 +6,25 @@ file run the same code. Nothing in a message makes it raise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
 
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import ModelError
+from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
+from ml_inference.monitoring.history import History, HistoryError, Plan
 from ml_inference.monitoring.states import MachineStates
+from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, Seen, Settings, Watch
 from ml_inference.scoring.judgement import Judgement, is_abnormal
-from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, Rejection, Result, Score
+from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder, parse_timestamp
 
 
@@ -32,7 +42,10 @@ class Pipeline:
         model: A verified model.
         judgement: How scores become verdicts.
         clock: Gives the time for readings that bring none.
-        watch_drift: Whether readings are compared with the model's training data.
+        watching: Whether machines are watched over time, as far as the model's manifest says how: alarms, sensors, drift.
+            Without it only single readings are judged.
+        settings: What is configured about alarms.
+        salt: What tells this device's alarms from another's, such as the thing's name.
     """
 
     def __init__(
@@ -41,11 +54,17 @@ class Pipeline:
         judgement: Judgement | None = None,
         clock: Callable[[], datetime] = now,
         *,
-        watch_drift: bool = True,
+        watching: bool = True,
+        settings: Settings | None = None,
+        salt: str = "",
     ) -> None:
         self._clock = clock
-        self._watch_drift = watch_drift
+        self._watching = watching
+        self._settings = settings or Settings()
+        self._salt = salt
         self._states = MachineStates()
+        self._watch: Watch | None = None
+        self._history: History | None = None
         self.judge_by(judgement or Judgement())
         self.swap(model)
 
@@ -59,16 +78,42 @@ class Pipeline:
         """How far the latest readings are from the model's training data; None before there are enough, or not watched."""
         return self._drift.report
 
+    @property
+    def watch(self) -> Watch | None:
+        """What is known of the machines over time; None where the model's manifest says nothing of it."""
+        return self._watch
+
+    @property
+    def history(self) -> History | None:
+        """The past of the machines; None where the model has no derived features."""
+        return self._history
+
     def swap(self, model: Model) -> None:
         """Score with another model from the next message on; machines keep their states."""
-        decoder = ReadingDecoder(model.manifest.features)
-        drift = Drift(model.manifest.features if self._watch_drift else ())
-        self._model, self._decoder, self._drift = model, decoder, drift
+        manifest = model.manifest
+        decoder = ReadingDecoder(manifest.features)
+        drift = Drift(manifest.features if self._watching else ())
+        history = None
+        if manifest.derived:
+            history = History(Plan.of(manifest.derived, manifest.feature_names))
+            if self._history is not None:
+                # The pasts go on where the derived features are the same.
+                with suppress(HistoryError):
+                    history.restore(self._history.state())
+        if self._watch is not None:
+            self._watch.swap(manifest)
+        elif self._watching and manifest.needs_format_2:
+            self._watch = Watch(manifest, self._settings, self._salt)
+        self._model, self._decoder, self._drift, self._history = model, decoder, drift, history
 
-    def judge_by(self, judgement: Judgement) -> None:
+    def judge_by(self, judgement: Judgement, settings: Settings | None = None) -> None:
         """Judge by other rules from the next message on; machines keep their states."""
         self._judgement = judgement
         self._states.debounce = judgement.debounce_readings
+        if settings is not None:
+            self._settings = settings
+            if self._watch is not None:
+                self._watch.set(settings)
 
     def process(self, payload: bytes) -> Outcome:
         """Score one message.
@@ -81,8 +126,24 @@ class Pipeline:
         """
         return self.score(self._decoder.decode(payload))
 
+    def tick(self, elapsed: float) -> tuple[Event, ...]:
+        """Time went on without messages.
+
+        Args:
+            elapsed: Seconds since the latest message or tick.
+
+        Returns:
+            What happened to alarms.
+        """
+        if self._watch is None:
+            return ()
+        self._watch.tick(elapsed)
+        return self._watch.events()
+
     def score(self, decoded: Decoded) -> Outcome:
         """Score a message that is already taken apart."""
+        if self._watch is not None or self._history is not None:
+            return self._score_over_time(decoded)
         readings = [item for item in decoded.items if isinstance(item, Reading)]
         scored = self._results(readings, decoded) if readings else []
         for reading in readings:
@@ -91,9 +152,11 @@ class Pipeline:
         items = tuple(next(results) if isinstance(item, Reading) else item for item in decoded.items)
         return Outcome(items=items, batch=decoded.batch, correlation_id=decoded.correlation_id)
 
+    # A model that judges single readings.
+
     def _results(self, readings: Sequence[Reading], decoded: Decoded) -> list[Result | Rejection]:
         indices = [index for index, item in enumerate(decoded.items) if isinstance(item, Reading)]
-        scores = self._scores(readings)
+        scores = self._scores([reading.values for reading in readings])
         manifest = self._model.manifest
         threshold = self._judgement.threshold_for(manifest)
         verdicts = [
@@ -107,16 +170,7 @@ class Pipeline:
             index = indices[position] if decoded.batch else None
             score, abnormal = scores[position], verdicts[position]
             if isinstance(score, ModelError):
-                error = FieldError((), "model_error", str(score))
-                results.append(
-                    Rejection(
-                        errors=(error,),
-                        received=dict(zip(manifest.feature_names, reading.values, strict=True)),
-                        index=index,
-                        equipment_id=reading.equipment_id,
-                        correlation_id=reading.correlation_id,
-                    )
-                )
+                results.append(self._unscored(reading, score, index))
                 continue
             state, changed = None, False
             if abnormal is not None:
@@ -139,15 +193,6 @@ class Pipeline:
             )
         return results
 
-    def _scores(self, readings: Sequence[Reading]) -> list[Score | ModelError]:
-        try:
-            return [_rounded(score) for score in self._model.scorer.score([reading.values for reading in readings])]
-        except ModelError as error:
-            if len(readings) == 1:
-                return [error]
-        # One reading that the model cannot score must not cost its neighbours theirs.
-        return [self._scores([reading])[0] for reading in readings]
-
     def _explain(
         self, readings: Sequence[Reading], scores: Sequence[Score | ModelError], verdicts: Sequence[bool | None]
     ) -> dict[int, tuple[Explanation, ...]]:
@@ -155,31 +200,217 @@ class Pipeline:
 
         None if the booster cannot explain: a result without its reasons is better than no result.
         """
-        top = self._judgement.explain_top_k
         abnormal = [position for position, verdict in enumerate(verdicts) if verdict]
-        if top == 0 or not abnormal:
+        if self._judgement.explain_top_k == 0 or not abnormal:
             return {}
         try:
             values = self._model.scorer.contributions([readings[position].values for position in abnormal])
         except ModelError:
             return {}
+        return {
+            position: self._largest(values[row], scores[position], readings[position].values)
+            for row, position in enumerate(abnormal)
+        }
+
+    def _largest(
+        self, contributions: npt.NDArray[np.float32], score: Score | ModelError, values: Sequence[float]
+    ) -> tuple[Explanation, ...]:
+        # Of a multi-class model: why it is the class that it most likely is.
+        own = contributions[score.index(max(score))] if isinstance(score, list) else contributions
         features = self._model.manifest.features
-        explanations = {}
-        for row, position in enumerate(abnormal):
-            score = scores[position]
-            # Of a multi-class model: why it is the class that it most likely is.
-            contributions = values[row][score.index(max(score))] if isinstance(score, list) else values[row]
-            largest = (-contributions).argsort(kind="stable")[:top].tolist()
-            explanations[position] = tuple(
-                Explanation(
-                    feature=features[column].name,
-                    value=readings[position].values[column],
-                    unit=features[column].unit,
-                    contribution=round(float(contributions[column]), 4),
-                )
-                for column in largest
+        largest = (-own).argsort(kind="stable")[: self._judgement.explain_top_k].tolist()
+        return tuple(
+            Explanation(
+                feature=features[column].name,
+                value=None if math.isnan(values[column]) else values[column],
+                unit=features[column].unit,
+                contribution=round(float(own[column]), 4),
             )
-        return explanations
+            for column in largest
+        )
+
+    # A model that knows of time.
+
+    def _score_over_time(self, decoded: Decoded) -> Outcome:
+        """Readings in order: sensors (what they say can be withheld), the machine's past, the score, the alarm."""
+        instant = self._clock()
+        arrival = _Arrival(parse_timestamp(instant), instant.timestamp())
+        observed = [
+            self._observe(item, arrival, index if decoded.batch else None) for index, item in enumerate(decoded.items)
+        ]
+        waiting = [one for one in observed if isinstance(one, _Waiting)]
+        rows = self._rows(waiting) if waiting else []
+        scored = iter(
+            [
+                self._unscored(held.reading, score, held.index)
+                if isinstance(score, ModelError)
+                else self._judge(held, row, score)
+                for held, row, score in zip(waiting, rows, self._scores(rows) if rows else (), strict=True)
+            ]
+        )
+        items = tuple(next(scored) if isinstance(one, _Waiting) else one for one in observed)
+        alarms = self._watch.events() if self._watch is not None else ()
+        return Outcome(items, decoded.batch, decoded.correlation_id, alarms)
+
+    def _observe(self, item: Reading | Rejection, arrival: _Arrival, index: int | None) -> _Waiting | Rejection:
+        watch = self._watch
+        if isinstance(item, Reading):
+            seconds = arrival.seconds if item.timestamp is None else epoch(item.timestamp)
+            if watch is None:
+                return _Waiting(item, arrival.text, seconds, seconds <= arrival.seconds + FUTURE_SECONDS, index)
+            seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
+            return _Waiting(item, arrival.text, seconds, seen.learns, index, seen)
+        if watch is None or not watch.watches_sensors:
+            return item
+        raw = self._decoder.raw(item)
+        if raw is None:
+            return item
+        timestamp, values = raw
+        seconds = arrival.seconds if timestamp is None else epoch(timestamp)
+        seen = watch.observe(item.equipment_id, seconds, values, clock=arrival.seconds, valid=False)
+        # A sensor that is known to be faulty takes nothing with it, if the model can do without.
+        reading = self._decoder.without(item, watch.faulty(item.equipment_id))
+        if reading is None:
+            return item
+        return _Waiting(reading, arrival.text, seconds, seen.learns, index, seen)
+
+    def _rows(self, waiting: Sequence[_Waiting]) -> list[Sequence[float]]:
+        """The booster's rows: features, then what the machines' pasts say."""
+        rows = [held.reading.values if held.seen is None else held.seen.values for held in waiting]
+        if self._history is None:
+            return rows
+        derived = self._history.update_many(
+            [held.reading.equipment_id for held in waiting],
+            [held.seconds for held in waiting],
+            rows,
+            [held.learns for held in waiting],
+        )
+        return [[*row, *past] for row, past in zip(rows, derived.tolist(), strict=True)]
+
+    def _judge(self, held: _Waiting, row: Sequence[float], score: Score) -> Result:
+        reading, seen, manifest = held.reading, held.seen, self._model.manifest
+        threshold = self._judgement.threshold_for(manifest)
+        abnormal = is_abnormal(score, threshold, manifest.normal_class)
+        verdict = None
+        if self._watch is not None and seen is not None and self._watch.alarmed and isinstance(score, float):
+            verdict = self._watch.judge(seen, score, partial(self._contributions, row))
+        state, changed = (verdict.state, verdict.changed) if verdict else (None, False)
+        if verdict is None and abnormal is not None:
+            state, changed = self._states.update(reading.equipment_id, abnormal=abnormal)
+            if seen is not None and seen.off:
+                state = OFF
+        explanation: tuple[Explanation, ...] = ()
+        age = None
+        if (abnormal or reading.explain) and self._judgement.explain_top_k:
+            explanation, age = self._explanation(held, row, score)
+        horizon = manifest.horizon_seconds
+        return Result(
+            equipment_id=reading.equipment_id,
+            timestamp=reading.timestamp or held.arrived,
+            correlation_id=reading.correlation_id,
+            score=score,
+            threshold=threshold,
+            abnormal=abnormal,
+            state=state,
+            state_changed=changed,
+            model_name=manifest.name,
+            model_version=manifest.version,
+            explanation=explanation,
+            index=held.index,
+            over_time=OverTime(
+                smoothed_score=verdict.smoothed if verdict else None,
+                sensors=seen.sensors if seen else {},
+                missing=seen.missing if seen else (),
+                forecast_hours=None if horizon is None else horizon / 3600.0,
+                explanation_age_seconds=age,
+            ),
+        )
+
+    def _explanation(
+        self, held: _Waiting, row: Sequence[float], score: Score
+    ) -> tuple[tuple[Explanation, ...], float | None]:
+        """The reading's explanation, or an earlier one of the same alarm and its age in seconds."""
+        machine = held.seen.machine if held.seen is not None else None
+        alarm = self._watch.book.find(EQUIPMENT, held.reading.equipment_id) if self._watch is not None else None
+        if machine is not None and alarm is not None and machine.explanation is not None and not held.reading.explain:
+            identifier, at, earlier = machine.explanation
+            age = held.seconds - at
+            if identifier == alarm.id and 0.0 <= age < REASON_SECONDS:
+                return earlier, round(age, 3)
+        try:
+            values = self._model.scorer.contributions([row])[0]
+        except ModelError:
+            return (), None
+        if self._model.manifest.derived and not isinstance(score, list):
+            values = self._by_sensor(values)
+        explanation = self._largest(values, score, row)
+        if machine is not None:
+            machine.explanation = None if alarm is None else (alarm.id, held.seconds, explanation)
+        return explanation, None
+
+    def _contributions(self, row: Sequence[float]) -> list[float] | None:
+        try:
+            values: list[float] = self._model.scorer.contributions([row])[0].tolist()
+        except ModelError:
+            return None
+        return values
+
+    def _by_sensor(self, contributions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What derived features contribute counts for their sensors."""
+        names = self._model.manifest.feature_names
+        sums: npt.NDArray[np.float32] = contributions[: len(names)].copy()
+        for derived, value in zip(self._model.manifest.derived, contributions[len(names) :], strict=True):
+            sums[names.index(derived.source)] += value
+        return sums
+
+    # Both.
+
+    def _scores(self, rows: Sequence[Sequence[float]]) -> list[Score | ModelError]:
+        try:
+            return [_rounded(score) for score in self._model.scorer.score(rows)]
+        except ModelError as error:
+            if len(rows) == 1:
+                return [error]
+        # One reading that the model cannot score must not cost its neighbours theirs.
+        return [self._scores([row])[0] for row in rows]
+
+    def _unscored(self, reading: Reading, error: ModelError, index: int | None) -> Rejection:
+        return Rejection(
+            errors=(FieldError((), "model_error", str(error)),),
+            received=dict(zip(self._model.manifest.feature_names, reading.values, strict=True)),
+            index=index,
+            equipment_id=reading.equipment_id,
+            correlation_id=reading.correlation_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """When a message came: as text and in epoch seconds."""
+
+    text: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A reading that was observed and waits for its score.
+
+    Attributes:
+        reading: It.
+        arrived: When it came, as text.
+        seconds: Its time, in epoch seconds.
+        learns: Whether the machine's past may learn from it.
+        index: Position in the batch; None for a single reading.
+        seen: What the watch saw; None where nothing is watched.
+    """
+
+    reading: Reading
+    arrived: str
+    seconds: float
+    learns: bool
+    index: int | None
+    seen: Seen | None = None
 
 
 def _rounded(score: Score) -> Score:

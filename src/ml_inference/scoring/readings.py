@@ -6,10 +6,11 @@ bad reading becomes a `Rejection` that names the field and the rule, and its nei
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -44,13 +45,17 @@ class Reading:
         equipment_id: The machine; "" where the message names none.
         timestamp: ISO 8601 in UTC with milliseconds; None where the message has none.
         correlation_id: The requester's own mark, echoed unchanged.
-        values: Feature values in the model's column order and units.
+        values: Feature values in the model's column order and units; NaN for one that is missing, the code of a category.
+        held: Columns that a gateway merely repeated.
+        explain: Whether a fresh explanation is asked for.
     """
 
     equipment_id: str
     timestamp: str | None
     correlation_id: CorrelationId
     values: tuple[float, ...]
+    held: tuple[int, ...] = ()
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,19 @@ class _Envelope(BaseModel):
     correlation_id: _Correlation = None
 
 
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+# Wishes, not measurements: one that cannot be read is as good as none.
+_WISHES: dict[str, Any] = {
+    "explain": Annotated[bool, BeforeValidator(lambda value: value is True), WithJsonSchema({"type": "boolean"})],
+    "held": Annotated[
+        list[str], BeforeValidator(_names), WithJsonSchema({"type": "array", "items": {"type": "string"}})
+    ],
+}
+
+
 class _Line(_Envelope):
     sDateTime: _LineTime = None  # noqa: N815 - the line's own key
     timeInSeconds: _LineTime = None  # noqa: N815
@@ -153,16 +171,25 @@ def reading_model(features: Sequence[Feature]) -> type[BaseModel]:
         A class whose fields `f0`, `f1`, ... are the features in that order, under the users' names as aliases.
     """
     fields: dict[str, Any] = {
-        f"f{column}": (_value_of(feature), Field(alias=feature.name, description=feature.unit))
+        f"f{column}": (
+            _value_of(feature),
+            Field(alias=feature.name, description=feature.unit, default=None if feature.missing_allowed else ...),
+        )
         for column, feature in enumerate(features)
     }
     names = {feature.name for feature in features}
+    fields |= {key: (kind | None, None) for key, kind in _WISHES.items() if key not in names}
     base = _Envelope if names & set(_Line.model_fields) else _Line
     model: type[BaseModel] = create_model("Reading", __base__=base, **fields)
     return model
 
 
 def _value_of(feature: Feature) -> Any:
+    number: Any = _number(feature) if feature.categories is None else Literal[tuple(feature.categories)]
+    return number | None if feature.missing_allowed else number
+
+
+def _number(feature: Feature) -> Any:
     low, high = feature.minimum, feature.maximum
     least = -MAX_FLOAT32 if low is None else max(low, -MAX_FLOAT32)
     most = MAX_FLOAT32 if high is None else min(high, MAX_FLOAT32)
@@ -186,6 +213,10 @@ class ReadingDecoder:
         # The core validator itself, as the adapter's own method costs as much again as the validation of a reading.
         self._validate = TypeAdapter(reading_model(features)).validator.validate_python
         self._columns = tuple(f"f{column}" for column in range(len(features)))
+        self._names = {feature.name: column for column, feature in enumerate(features)}
+        self._features = features
+        # A model that takes numbers only, and all of them, is spared the conversion.
+        self._plain = not any(feature.missing_allowed or feature.categories for feature in features)
 
     def decode(self, payload: bytes) -> Decoded:
         """Take one message apart.
@@ -244,8 +275,80 @@ class ReadingDecoder:
             equipment_id=held["equipment_id"] or "",
             timestamp=timestamp,
             correlation_id=held["correlation_id"],
-            values=tuple(map(held.__getitem__, self._columns)),
+            values=tuple(map(held.__getitem__, self._columns)) if self._plain else self._numbers(held),
+            held=tuple(self._names[name] for name in wish if name in self._names) if (wish := held.get("held")) else (),
+            explain=bool(held.get("explain")),
         )
+
+    def without(self, rejection: Rejection, columns: Collection[int]) -> Reading | None:
+        """The reading that a rejected one is without some features, if it is valid then.
+
+        Args:
+            rejection: Of one reading, with what was received.
+            columns: Features that become missing (NaN).
+        """
+        names = {self._features[column].name: column for column in columns}
+        if not columns or any(not error.loc or error.loc[0] not in names for error in rejection.errors):
+            return None
+        document = self._document(rejection)
+        if document is None:
+            return None
+        # Any valid value in its place, so that the rest is validated as always.
+        valid = {name: _valid(self._features[column]) for name, column in names.items()}
+        reading = self._reading(document | valid, received=rejection.received)
+        if not isinstance(reading, Reading):
+            return None
+        values = tuple(math.nan if column in columns else value for column, value in enumerate(reading.values))
+        return replace(reading, values=values)
+
+    def raw(self, rejection: Rejection) -> tuple[str | None, tuple[float, ...]] | None:
+        """What a rejected reading says of its sensors: its time, and its values whatever their limits.
+
+        Returns:
+            The normalised timestamp, and a value for each feature, NaN for what is no finite number; None for what is no
+            object at all.
+        """
+        document = self._document(rejection)
+        if document is None:
+            return None
+        timestamp = None
+        for key in ("timestamp", "sDateTime", "timeInSeconds"):
+            if timestamp is None:
+                try:
+                    timestamp = _timestamp(document.get(key))
+                except PydanticCustomError:
+                    continue
+        return timestamp, tuple(_finite(document.get(name)) for name in self._names)
+
+    def _document(self, rejection: Rejection) -> dict[str, Any] | None:
+        document = rejection.received
+        if isinstance(document, bytes):
+            if len(document) > MAX_MESSAGE_BYTES:
+                return None
+            try:
+                document = from_json(document)
+            except ValueError:
+                return None
+        return document if isinstance(document, dict) else None
+
+    def _numbers(self, held: Mapping[str, Any]) -> tuple[float, ...]:
+        return tuple(
+            feature.number(held[column]) for feature, column in zip(self._features, self._columns, strict=True)
+        )
+
+
+def _valid(feature: Feature) -> Any:
+    if feature.categories:
+        return feature.categories[0]
+    if feature.minimum is not None:
+        return feature.minimum
+    return min(0.0, feature.maximum) if feature.maximum is not None else 0.0
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value) if abs(value) <= MAX_FLOAT32 else math.nan
 
 
 def _field_errors(error: ValidationError) -> tuple[FieldError, ...]:

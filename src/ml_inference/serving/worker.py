@@ -94,7 +94,7 @@ class Worker:
         challenger = None
         if model is not None:
             comparison = Comparison(model.manifest.name, model.manifest.version)
-            challenger = (Pipeline(model, judgement, watch_drift=False), comparison)
+            challenger = (Pipeline(model, judgement, watching=False), comparison)
 
         def change() -> None:
             self._challenger = challenger

@@ -122,7 +122,9 @@ def _resolution(distinct: Float64Array) -> float | None:
     for power in range(6, -7, -1):
         for digit in (5.0, 2.0, 1.0):
             step = digit * 10.0**power
-            if step <= smallest * (1 + 1e-6) and np.allclose(differences / step, np.round(differences / step), atol=0.01):
+            if step <= smallest * (1 + 1e-6) and np.allclose(
+                differences / step, np.round(differences / step), atol=0.01
+            ):
                 return float(f"{step:.1g}")
     return None
 
@@ -161,7 +163,11 @@ def _shares(
 def _at_rest(distinct: Float64Array) -> tuple[list[float], list[float]]:
     """A machine at rest reports whatever it likes of what machines at rest report; only other values say something."""
     width = float(distinct[-1] - distinct[0])
-    return [float(distinct[0]) - width, float(np.nextafter(distinct[-1] + width, np.inf))], [LEAST_SHARE, 1.0, LEAST_SHARE]
+    return [float(distinct[0]) - width, float(np.nextafter(distinct[-1] + width, np.inf))], [
+        LEAST_SHARE,
+        1.0,
+        LEAST_SHARE,
+    ]
 
 
 def _with_evidence(
@@ -195,5 +201,3 @@ def _with_evidence(
         }
         updated.append(feature.model_copy(update=update) if update else feature)
     return updated
-
-

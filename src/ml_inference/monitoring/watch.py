@@ -1,0 +1,577 @@
+"""Everything that is known of the machines over time, in one place for the pipeline: alarms, sensors, off-time, silence.
+
+A reading passes twice: `observe` before it is scored (which sensors can be believed), `judge` after (what the score means for
+the machine's alarm). Time is that of the readings; a reading that brings none has the time of its arrival. It does no I/O,
+and a model without the sections that it needs is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_inference.model.manifest import Manifest
+from ml_inference.model.over_time import holds
+from ml_inference.monitoring.alarms import (
+    EQUIPMENT,
+    OPENED,
+    SENSOR,
+    SILENCE,
+    UPDATED,
+    Alarm,
+    AlarmBook,
+    Event,
+    Reason,
+    Rules,
+    log_odds,
+    probability,
+    weight,
+)
+from ml_inference.monitoring.machines import Machine, Machines
+from ml_inference.monitoring.sensors import SensorState, SensorWatch
+from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
+from ml_inference.monitoring.states import ABNORMAL, NORMAL
+
+OFF = "off"
+FUTURE_SECONDS = 300.0
+"""A reading further ahead of the clock is scored and leaves the state alone."""
+REASON_SECONDS = 60.0
+"""Time between two explanations of a machine that go into its alarm's reasons."""
+NORMAL_READINGS = 200
+"""Readings of a normal machine to one whose contributions are taken as its normal ones: explaining costs six predictions."""
+NORMAL_MEMORY = 0.1
+"""Weight of one such explanation."""
+REASON_MEMORY = 0.2
+"""Weight of one explanation before the alarm opens; within the alarm all count alike."""
+NEAR = 1.5
+"""Log-odds below the opening level from which on reasons are gathered."""
+REASONS = 3
+
+
+class WatchedMachine(Machine):
+    """What is remembered of a machine.
+
+    Attributes:
+        odds: Smoothed log-odds; NaN before the first reading that counts.
+        habit: When it reports.
+        sensors: Its sensors; None before its first reading with this model.
+        normal: Contributions by feature while it is normal; None before there are any.
+        reasons: Mean contributions by feature in and shortly before an alarm; None while it is normal.
+        explained: How many explanations are in `reasons`.
+        explained_at: Time of the latest explanation; -inf before there is one.
+        unexplained: Normal readings since the latest explanation.
+        explanation: The latest explanation of an abnormal reading, as it was given.
+    """
+
+    __slots__ = (
+        "explained",
+        "explained_at",
+        "explanation",
+        "habit",
+        "normal",
+        "odds",
+        "reasons",
+        "sensors",
+        "unexplained",
+    )
+
+    def __init__(self, equipment_id: str) -> None:
+        super().__init__(equipment_id)
+        self.odds = math.nan
+        self.habit = Habit()
+        self.sensors: SensorState | None = None
+        self.normal: array[float] | None = None
+        self.reasons: array[float] | None = None
+        self.explained = 0
+        self.explained_at = -math.inf
+        self.unexplained = NORMAL_READINGS // 2
+        self.explanation: Any = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one reading means before it is scored.
+
+    Attributes:
+        machine: Its machine.
+        seconds: Its time, in epoch seconds.
+        step: Seconds since the machine's reading before; None for one that leaves the state alone.
+        values: For the model: faulty sensors that it can do without are missing (NaN).
+        off: Whether the machine stands still; None where the manifest has no such condition.
+        quiet: Whether the machine is under maintenance.
+        suspicious: Whether it holds a value that may be no measurement.
+        sensors: Faulty sensors by name with what is wrong with them.
+        missing: Features that the reading lacks, or whose sensor is faulty.
+    """
+
+    machine: WatchedMachine
+    seconds: float
+    step: float | None
+    values: Sequence[float]
+    off: bool | None = None
+    quiet: bool = False
+    suspicious: bool = False
+    sensors: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def learns(self) -> bool:
+        """Whether baselines and references may learn from it."""
+        return self.step is not None and not self.off and not self.quiet and not self.suspicious
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a score means for the machine.
+
+    Attributes:
+        smoothed: The smoothed score; None before the first reading that counts.
+        state: `normal`, `abnormal` or `off`.
+        changed: Whether this reading changed whether an alarm is open, or is the machine's first.
+    """
+
+    smoothed: float | None
+    state: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is configured about alarms; None for the manifest's.
+
+    Attributes:
+        smoothing_seconds: Time constant of the smoothed log-odds.
+        open_score: Smoothed score from which an alarm opens.
+        close_score: Smoothed score below which it closes.
+        silence_seconds: Seconds without a reading that are silence; None: learnt; 0: not watched.
+        maintenance: Machines under maintenance, with the end in epoch seconds (infinity: until it is taken away).
+        shelved: Machines whose alarms are shelved, likewise.
+    """
+
+    smoothing_seconds: float | None = None
+    open_score: float | None = None
+    close_score: float | None = None
+    silence_seconds: float | None = None
+    maintenance: Mapping[str, float] = field(default_factory=dict)
+    shelved: Mapping[str, float] = field(default_factory=dict)
+
+
+class Watch:
+    """Watches machines with one model at a time. Not thread-safe.
+
+    Args:
+        manifest: The model's.
+        settings: What is configured.
+        salt: See `AlarmBook`.
+    """
+
+    def __init__(self, manifest: Manifest, settings: Settings | None = None, salt: str = "") -> None:
+        self.book = AlarmBook(salt)
+        self.machines: Machines[WatchedMachine] = Machines(WatchedMachine)
+        self.maintenance: dict[str, float] = {}
+        self.shelved: dict[str, float] = {}
+        self._settings = settings or Settings()
+        self._now = -math.inf
+        self._swept = -math.inf
+        self._events: list[Event] = []
+        self._silent: frozenset[str] = frozenset()
+        self._feature_names: tuple[str, ...] = ()
+        self.swap(manifest)
+
+    @property
+    def now(self) -> float:
+        """The line's clock: the latest time of any reading, in epoch seconds, and what has passed since."""
+        return self._now
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether scores become alarms."""
+        return self._rules is not None
+
+    @property
+    def rules(self) -> Rules | None:
+        """The rules in force; None where the model has no alarm section."""
+        return self._rules
+
+    def swap(self, manifest: Manifest) -> None:
+        """Watch with another model: alarms, states and, where the features are the same, sensors go on."""
+        self._manifest = manifest
+        self._model = (manifest.name, manifest.version)
+        self._sensors = SensorWatch(manifest.features)
+        names = manifest.feature_names
+        self._withholdable = frozenset(column for column, one in enumerate(manifest.features) if one.withholdable)
+        self._running = [(names.index(one.feature), one) for one in manifest.running or ()]
+        sources = [names.index(one.source) for one in manifest.derived]
+        self._sources = [*range(len(names)), *sources]
+        if names != self._feature_names:
+            for machine in self.machines:
+                machine.sensors = machine.normal = machine.reasons = None
+            for alarm in self.book:
+                if alarm.kind == SENSOR and alarm.sensor not in names:
+                    self._events.append(self.book.close(alarm, self._now))
+        else:
+            for machine in self.machines:
+                machine.normal = None
+        self._feature_names = names
+        self.set(self._settings)
+
+    def set(self, settings: Settings) -> None:
+        """Watch by other settings."""
+        self._settings = settings
+        alarm = self._manifest.alarm
+        self._rules = None
+        if alarm is not None:
+            opens = alarm.open_score if settings.open_score is None else settings.open_score
+            closes = alarm.close_score if settings.close_score is None else settings.close_score
+            self._rules = Rules(
+                alarm.smoothing_seconds if settings.smoothing_seconds is None else settings.smoothing_seconds,
+                log_odds(opens),
+                log_odds(min(opens, closes)),
+            )
+
+    def events(self) -> tuple[Event, ...]:
+        """What happened to alarms since the last call."""
+        if not self._events:
+            return ()
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    # A reading, before it is scored.
+
+    def observe(
+        self,
+        equipment_id: str,
+        seconds: float,
+        values: Sequence[float],
+        *,
+        clock: float,
+        held: Sequence[int] = (),
+        valid: bool = True,
+    ) -> Seen:
+        """Take a reading into account, before it is scored.
+
+        Args:
+            equipment_id: The machine.
+            seconds: Its time, in epoch seconds.
+            values: As its sensors gave them, in column order; NaN for what is missing.
+            clock: The time now, in epoch seconds.
+            held: Columns that a gateway merely repeated.
+            valid: Whether it can be scored; a rejected reading still tells something of its sensors.
+        """
+        machine = self.machines.seen(equipment_id)
+        if seconds > clock + FUTURE_SECONDS:
+            return self._seen(machine, seconds, None, values)
+        if seconds > self._now:
+            self._advance(seconds)
+        machine.habit.report(self._now)
+        if equipment_id in self._silent:
+            self._heard(equipment_id)
+        step = machine.advance(seconds)
+        if step is None:
+            return self._seen(machine, seconds, None, values)
+        if valid and not machine.known:
+            self.machines.count_valid(machine, step)
+        state = machine.sensors
+        if state is None:
+            state = machine.sensors = self._sensors.state()
+        off = self._is_off(values, state) if self._running else None
+        quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
+            equipment_id, self.maintenance, self._settings.maintenance
+        )
+        suspicious = False
+        if self._sensors.active and not quiet:
+            changes, suspicious = self._sensors.look(state, values, seconds, off=bool(off), held=held)
+            if changes:
+                for change in changes:
+                    self._sensor_changed(machine, change.column, change.reason, seconds)
+        seen = self._seen(machine, seconds, step, values)
+        seen.off, seen.quiet, seen.suspicious = off, quiet, suspicious
+        return seen
+
+    def faulty(self, equipment_id: str) -> frozenset[int]:
+        """Columns of a machine whose sensors are faulty and which the model can do without."""
+        machine = self.machines.get(equipment_id)
+        if machine is None or machine.sensors is None or not machine.sensors.faulty:
+            return frozenset()
+        return self._withholdable & frozenset(machine.sensors.faulty)
+
+    @property
+    def watches_sensors(self) -> bool:
+        """Whether rejected readings are of use."""
+        return self._sensors.active
+
+    def _seen(self, machine: WatchedMachine, seconds: float, step: float | None, values: Sequence[float]) -> Seen:
+        seen = Seen(machine, seconds, step, values)
+        state = machine.sensors
+        if state is not None and state.faulty:
+            seen.sensors = self._sensors.reasons(state)
+            withheld = self._withholdable & state.faulty.keys()
+            if withheld:
+                seen.values = [math.nan if column in withheld else value for column, value in enumerate(values)]
+        # NaN is not equal to itself.
+        if any(value != value for value in seen.values):  # noqa: PLR0124
+            seen.missing = tuple(
+                name
+                for name, value in zip(self._feature_names, seen.values, strict=True)
+                if value != value  # noqa: PLR0124
+            )
+        return seen
+
+    def _is_off(self, values: Sequence[float], state: SensorState) -> bool:
+        faulty = state.faulty or ()
+        # What a broken sensor says is no reason to believe that a machine stands still.
+        return not all(column in faulty or holds(condition, values[column]) for column, condition in self._running)
+
+    def _sensor_changed(self, machine: WatchedMachine, column: int, reason: str | None, seconds: float) -> None:
+        name = self._feature_names[column]
+        alarm = self.book.find(SENSOR, machine.equipment_id, name)
+        if reason is None:
+            if alarm is not None:
+                self._events.append(self.book.close(alarm, seconds))
+        elif alarm is None and machine.known and not self._is_shelved(machine.equipment_id):
+            _, event = self.book.open(
+                SENSOR, machine.equipment_id, seconds, sensor=name, reason=reason, model=self._model
+            )
+            self._events.append(event)
+        if reason is not None and self.book.find(EQUIPMENT, machine.equipment_id) is None:
+            # What the broken sensor did to the smoothed score before it was found out is no evidence of the machine.
+            machine.odds = math.nan
+            machine.reasons, machine.explained = None, 0
+
+    # A reading, after it was scored.
+
+    def judge(self, seen: Seen, score: float, explain: Callable[[], Sequence[float] | None]) -> Verdict:
+        """What a score means for the machine's alarm.
+
+        Args:
+            seen: What `observe` gave for the reading.
+            score: Its score.
+            explain: Gives the reading's contributions by column, or None if the model has none; costs some six predictions.
+        """
+        rules = self._rules
+        machine = seen.machine
+        assert rules is not None  # noqa: S101 - the caller looked
+        first = machine.odds != machine.odds  # NaN
+        alarm = self.book.find(EQUIPMENT, machine.equipment_id)
+        changed = False
+        if seen.step is not None and not seen.off and not seen.quiet and not seen.suspicious:
+            odds = log_odds(score)
+            if first:
+                # The first reading alone never opens an alarm.
+                machine.odds = min(odds, rules.closes)
+            else:
+                machine.odds += weight(seen.step, rules.smoothing_seconds) * (odds - machine.odds)
+            near = machine.odds >= rules.opens - NEAR or alarm is not None
+            if near and seen.seconds - machine.explained_at >= REASON_SECONDS:
+                self._gather(machine, seen, explain, alarm)
+            elif not near:
+                machine.unexplained += 1
+                if machine.unexplained >= NORMAL_READINGS and machine.known:
+                    self._learn_normal(machine, explain)
+            if alarm is None:
+                if (
+                    machine.odds >= rules.opens
+                    and not first
+                    and machine.known
+                    and not self._is_shelved(machine.equipment_id)
+                ):
+                    alarm = self._open(machine, seen, explain)
+                    changed = True
+            else:
+                self._go_on(alarm, machine, seen, rules)
+                if self.book.find(EQUIPMENT, machine.equipment_id) is None:
+                    alarm, changed = None, True
+        smoothed = None if machine.odds != machine.odds else probability(machine.odds)
+        state = OFF if seen.off else ABNORMAL if alarm is not None else NORMAL
+        return Verdict(smoothed, state, changed or first)
+
+    def _open(self, machine: WatchedMachine, seen: Seen, explain: Callable[[], Sequence[float] | None]) -> Alarm:
+        if machine.reasons is None:
+            self._gather(machine, seen, explain, None)
+        alarm, event = self.book.open(
+            EQUIPMENT,
+            machine.equipment_id,
+            seen.seconds,
+            score=probability(machine.odds),
+            explanation=self._reasons(machine, seen),
+            model=self._model,
+        )
+        self._events.append(event)
+        return alarm
+
+    def _go_on(self, alarm: Alarm, machine: WatchedMachine, seen: Seen, rules: Rules) -> None:
+        alarm.add(seen.seconds, probability(machine.odds))
+        if machine.odds < rules.closes:
+            machine.reasons, machine.explained = None, 0
+            self._events.append(self.book.close(alarm, seen.seconds))
+            return
+        if machine.explained_at == seen.seconds:
+            alarm.explanation = self._reasons(machine, seen)
+        if not self._is_shelved(machine.equipment_id):
+            event = self.book.update(alarm, seen.seconds)
+            if event is not None:
+                self._events.append(event)
+
+    def _gather(
+        self,
+        machine: WatchedMachine,
+        seen: Seen,
+        explain: Callable[[], Sequence[float] | None],
+        alarm: Alarm | None,
+    ) -> None:
+        """Take a reading's contributions into the reasons."""
+        contributions = explain()
+        machine.explained_at = seen.seconds
+        if contributions is None:
+            return
+        by_sensor = self.by_sensor(contributions)
+        if machine.reasons is None:
+            machine.reasons, machine.explained = by_sensor, 1
+            return
+        machine.explained += 1
+        share = max(REASON_MEMORY, 1.0 / machine.explained) if alarm is None else 1.0 / min(machine.explained, 500)
+        reasons = machine.reasons
+        for column, value in enumerate(by_sensor):
+            reasons[column] += share * (value - reasons[column])
+
+    def _learn_normal(self, machine: WatchedMachine, explain: Callable[[], Sequence[float] | None]) -> None:
+        """Take a normal reading's contributions as the machine's normal ones."""
+        machine.unexplained = 0
+        machine.reasons, machine.explained = None, 0
+        contributions = explain()
+        if contributions is None:
+            return
+        by_sensor = self.by_sensor(contributions)
+        if machine.normal is None:
+            machine.normal = by_sensor
+            return
+        normal = machine.normal
+        for column, value in enumerate(by_sensor):
+            normal[column] += NORMAL_MEMORY * (value - normal[column])
+
+    def by_sensor(self, contributions: Sequence[float]) -> array[float]:
+        """Contributions of the booster's columns, those of derived features added to their sensors'."""
+        sums = array("d", bytes(8 * len(self._feature_names)))
+        for column, value in zip(self._sources, contributions, strict=True):
+            sums[column] += float(value)
+        return sums
+
+    def _reasons(self, machine: WatchedMachine, seen: Seen) -> tuple[Reason, ...]:
+        """The sensors whose contributions have grown the most over what is normal for this machine."""
+        if machine.reasons is None:
+            return ()
+        normal = machine.normal or array("d", bytes(8 * len(machine.reasons)))
+        grown = [value - before for value, before in zip(machine.reasons, normal, strict=True)]
+        largest = sorted(range(len(grown)), key=lambda column: -grown[column])[:REASONS]
+        features = self._manifest.features
+        return tuple(
+            Reason(
+                features[column].name,
+                None if math.isnan(seen.values[column]) else seen.values[column],
+                features[column].unit,
+                round(grown[column], 4),
+            )
+            for column in largest
+            if grown[column] > 0.0
+        )
+
+    # Time without readings.
+
+    def tick(self, elapsed: float) -> None:
+        """Time went on without readings.
+
+        Args:
+            elapsed: Seconds since the latest reading arrived or the latest tick.
+        """
+        if elapsed > 0.0 and self._now > -math.inf:
+            self._advance(self._now + elapsed)
+
+    def resume(self) -> None:
+        """This component was away: what machines did meanwhile is not known."""
+        for machine in self.machines:
+            machine.habit.seen = math.nan
+
+    def _advance(self, now: float) -> None:
+        self._now = now
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
+        if self._settings.silence_seconds == 0.0:
+            return
+        found = silent(
+            ((one.equipment_id, one.habit) for one in self.machines if one.known), now, self._settings.silence_seconds
+        )
+        self._silent = frozenset(found.machines)
+        line = self.book.find(SILENCE, "")
+        if found.line:
+            if line is None:
+                reason = f"{len(found.machines)} machines are silent"
+                self._events.append(self.book.open(SILENCE, "", now, reason=reason)[1])
+            return
+        if line is not None:
+            self._events.append(self.book.close(line, now))
+        for name in found.machines:
+            quiet = self._is_shelved(name) or self._lasts(name, self.maintenance, self._settings.maintenance)
+            if self.book.find(SILENCE, name) is None and not quiet:
+                self._events.append(self.book.open(SILENCE, name, now, reason="no reading")[1])
+
+    def _heard(self, equipment_id: str) -> None:
+        self._silent -= {equipment_id}
+        alarm = self.book.find(SILENCE, equipment_id)
+        if alarm is not None:
+            self._events.append(self.book.close(alarm, self._now))
+
+    # What people say.
+
+    def acknowledge(self, identifier: str) -> bool:
+        """Somebody has seen an alarm; False if it is not open."""
+        alarm = self.book.by_id(identifier)
+        if alarm is None:
+            return False
+        alarm.acknowledged = True
+        self._events.append(self.book.event(alarm, UPDATED, self._now))
+        return True
+
+    def shelve(self, equipment_id: str, seconds: float) -> None:
+        """Let no alarm of a machine open, and tell nothing of open ones but their end, for some seconds; 0 to end that."""
+        self._set_aside(self.shelved, equipment_id, seconds)
+
+    def maintain(self, equipment_id: str, seconds: float) -> None:
+        """A machine is under maintenance for some seconds: its alarms close and nothing is learnt; 0 to end that."""
+        self._set_aside(self.maintenance, equipment_id, seconds)
+        if seconds > 0.0:
+            for alarm in self.book:
+                if alarm.equipment_id == equipment_id:
+                    self._events.append(self.book.close(alarm, max(self._now, alarm.last)))
+            machine = self.machines.get(equipment_id)
+            if machine is not None:
+                machine.odds = math.nan
+                machine.reasons, machine.explained = None, 0
+
+    def again(self) -> Iterable[Event]:
+        """The latest event of each open alarm once more, after a restart: events come at least once."""
+        for alarm in self.book:
+            yield self.book.event(alarm, UPDATED if alarm.sequence else OPENED, max(self._now, alarm.last))
+
+    def _set_aside(self, aside: dict[str, float], equipment_id: str, seconds: float) -> None:
+        if seconds > 0.0:
+            aside[equipment_id] = self._now + seconds
+        else:
+            aside.pop(equipment_id, None)
+
+    def _is_shelved(self, equipment_id: str) -> bool:
+        if not self.shelved and not self._settings.shelved:
+            return False
+        return self._lasts(equipment_id, self.shelved, self._settings.shelved)
+
+    def _lasts(self, equipment_id: str, said: dict[str, float], configured: Mapping[str, float]) -> bool:
+        until = said.get(equipment_id)
+        if until is not None:
+            if until > self._now:
+                return True
+            del said[equipment_id]
+        return configured.get(equipment_id, -math.inf) > self._now
