@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_inference.model.bundle import Model
+from ml_inference.model.history import History, HistoryError, Plan
 from ml_inference.model.manifest import ModelError
 from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
-from ml_inference.monitoring.history import History, HistoryError, Plan
 from ml_inference.monitoring.states import MachineStates
 from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, Seen, Settings, Watch
 from ml_inference.scoring.judgement import Judgement, is_abnormal
