@@ -40,7 +40,7 @@ bench: $(READY)  ## the benchmarks, each a comparison in one run
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .sandbox greengrass-build wheelhouse components/*/greengrass-build components/*/wheelhouse \
+	rm -rf $(VENV) .sandbox .evaluation greengrass-build wheelhouse components/*/greengrass-build components/*/wheelhouse \
 		.mypy_cache .ruff_cache .hypothesis
 
 include $(wildcard make/*.mk)

@@ -52,6 +52,7 @@ def test_the_recipes_defaults_are_the_codes_and_none_is_unknown(recipe: dict[str
     other = Settings(
         *("x", 9, 9.0, 9, 2, None, Fault.OVERLOAD, 9.0, 9),
         sensor_fault_rate=9.0,
+        sensor_fault_hours=9.0,
         sensor_fault=SensorFault.DEAD,
         sensor_fault_when=When.DURING,
         start_days_ago=9.0,

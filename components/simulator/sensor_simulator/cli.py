@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     setting(
         "--sensor-fault-rate", "SensorFaultRate", "R", "sensors that break on a machine a day of story (default: 0)"
     )
+    setting("--sensor-fault-hours", "SensorFaultHours", "H", "for how long, median (default: 6)")
     ways, times = (", ".join(str(member.value) for member in kind) for kind in (SensorFault, When))
     setting("--sensor-fault", "SensorFault", "NAME", "only this way to break: " + ways)
     setting(

@@ -54,6 +54,7 @@ class Scenario:
     fault: Fault | None
     accelerate: float
     sensor_fault_rate: float
+    sensor_fault_hours: float
     sensor_fault: SensorFault | None
     sensor_fault_when: When
 
@@ -66,6 +67,7 @@ class Scenario:
         return sensor_faults.plan(
             stream(self.seed, machine, "sensor faults"),
             rate=self.sensor_fault_rate,
+            hours=self.sensor_fault_hours,
             fault=self.sensor_fault,
             when=self.sensor_fault_when,
             episodes=self.episodes(machine).until(math.inf),
@@ -230,6 +232,7 @@ class Fleet:
         fault: Fault | str | None = None,
         accelerate: float = 1.0,
         sensor_fault_rate: float = 0.0,
+        sensor_fault_hours: float = 6.0,
         sensor_fault: SensorFault | str | None = None,
         sensor_fault_when: When | str = When.ANY,
     ) -> None:
@@ -245,6 +248,7 @@ class Fleet:
             fault: Only this kind (a `Fault` or its name); None for all kinds.
             accelerate: Seconds of story (heat, products, faults) a second by the clock. The cylinder's strokes follow the clock.
             sensor_fault_rate: Sensors that break a day on a machine none of whose sensors is broken, beside the story's own.
+            sensor_fault_hours: For how long, median.
             sensor_fault: Only this way to break; None for all.
             sensor_fault_when: When they break.
 
@@ -260,6 +264,7 @@ class Fleet:
             fault=None if fault is None else Fault(fault),
             accelerate=accelerate,
             sensor_fault_rate=sensor_fault_rate,
+            sensor_fault_hours=sensor_fault_hours,
             sensor_fault=None if sensor_fault is None else SensorFault(sensor_fault),
             sensor_fault_when=When(sensor_fault_when),
         )

@@ -18,7 +18,6 @@ from sensor_simulator.plan import DAY_S, HOUR_S, Plan
 _TEMPERATURE = 0
 _TEMPERATURE_RANGE_END = 155.0
 """degC; where the transmitter's range ends: class F insulation (IEC 60085)."""
-_MEDIAN_HOURS = 6.0
 
 
 class SensorFault(enum.Enum):
@@ -70,13 +69,14 @@ class SensorEpisode:
 
 
 def plan(
-    random: Random, *, rate: float, fault: SensorFault | None, when: When, episodes: Iterator[Episode]
+    random: Random, *, rate: float, hours: float, fault: SensorFault | None, when: When, episodes: Iterator[Episode]
 ) -> Plan[SensorEpisode | None]:
     """Plan a machine's broken sensors.
 
     Args:
         random: The dice for this machine.
         rate: How many break a day, while none is broken; 0 for none at all.
+        hours: For how long, median.
         fault: Only this kind; None for all.
         when: When they break.
         episodes: The machine's episodes from the beginning of the story.
@@ -86,7 +86,7 @@ def plan(
         return Plan(iter([(None, math.inf)]))
     if when is When.DURING:
         return Plan(_during(random, kinds, episodes))
-    return Plan(_by_rate(random, kinds, rate, episodes if when is When.ALONE else iter(())))
+    return Plan(_by_rate(random, kinds, (rate, hours), episodes if when is When.ALONE else iter(())))
 
 
 class BrokenSensors:
@@ -119,8 +119,9 @@ class BrokenSensors:
 
 
 def _by_rate(
-    random: Random, kinds: list[SensorFault], rate: float, avoided: Iterator[Episode]
+    random: Random, kinds: list[SensorFault], rate_and_hours: tuple[float, float], avoided: Iterator[Episode]
 ) -> Iterator[tuple[SensorEpisode | None, float]]:
+    rate, hours = rate_and_hours
     now, number = 0.0, 0
     ahead = next(avoided, None)
     while True:
@@ -129,7 +130,7 @@ def _by_rate(
             if begin < ahead.back_s:
                 begin = ahead.back_s + random.expovariate(rate / DAY_S)
             ahead = next(avoided, None)
-        end = begin + HOUR_S * random.lognormvariate(math.log(_MEDIAN_HOURS), 0.6)
+        end = begin + HOUR_S * random.lognormvariate(math.log(hours), 0.6)
         if ahead is not None:
             end = min(end, ahead.onset_s)
         number += 1

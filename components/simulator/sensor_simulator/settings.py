@@ -44,6 +44,8 @@ class Settings:
 
     sensor_fault_rate: float = 0.0
     """Sensors that break a day on a machine, beside the story's own faults."""
+    sensor_fault_hours: float = 6.0
+    """For how long, median."""
     sensor_fault: SensorFault | None = None
     """Only this way to break; None for all."""
     sensor_fault_when: When = When.ANY
@@ -61,6 +63,7 @@ class Settings:
             fault=self.fault,
             accelerate=self.accelerate,
             sensor_fault_rate=self.sensor_fault_rate,
+            sensor_fault_hours=self.sensor_fault_hours,
             sensor_fault=self.sensor_fault,
             sensor_fault_when=self.sensor_fault_when,
         )
@@ -154,6 +157,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "Fault": ("fault", _one_of(Fault, all_of_them=True)),
     "Story": ("story", _integer("1 or 2", 1, 2)),
     "SensorFaultRate": ("sensor_fault_rate", _number("a number from 0 to 1000", 0.0, 1000.0)),
+    "SensorFaultHours": ("sensor_fault_hours", _number("a number from 0.01 to 1000", 0.01, 1000.0)),
     "SensorFault": ("sensor_fault", _one_of(SensorFault, all_of_them=True)),
     "SensorFaultWhen": ("sensor_fault_when", _one_of(When, all_of_them=False)),
     "StartDaysAgo": ("start_days_ago", _number("a number from 0 to 3650", 0.0, 3650.0)),

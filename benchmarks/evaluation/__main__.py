@@ -1,0 +1,81 @@
+"""``python -m evaluation``: simulates, scores, judges and writes docs/evaluation.md; `make evaluate` starts it.
+
+What has been scored is kept, so that an evaluation that was interrupted goes on where it stopped. It must never change what it evaluates.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from evaluation.cases import SEED, Job, jobs
+from evaluation.line import Line, ScoringError, run
+from evaluation.report import Model, page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Without the program's name; None for the process's own.
+
+    Returns:
+        The process's exit code: 0 when the page was written, 1 when scoring has failed.
+    """
+    parser = argparse.ArgumentParser(prog="evaluation", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", type=Path, default=Path("artifacts/model"), help="model directory (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs/evaluation.md"), help="the page (%(default)s)")
+    parser.add_argument("--kept", type=Path, default=Path(".evaluation"), help="what has been scored (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="minutes in place of an hour")
+    parser.add_argument(
+        "--only", action="append", metavar="CASE", help="only cases whose name begins so; may be given again"
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help="of the first story (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    arguments = parser.parse_args(argv)
+    chosen = [
+        job
+        for job in jobs(quick=arguments.quick, seed=arguments.seed)
+        if not arguments.only or job.case.startswith(tuple(arguments.only))
+    ]
+    arguments.kept.mkdir(parents=True, exist_ok=True)
+    try:
+        lines = _lines(chosen, arguments)
+    except ScoringError as error:
+        print(f"evaluation: scoring has failed: {error}", file=sys.stderr)
+        return 1
+    manifest = json.loads((arguments.model / "manifest.json").read_text(encoding="utf-8"))
+    sources = {derived["name"]: derived["source"] for derived in manifest.get("derived", [])}
+    model = Model(manifest["name"], manifest["version"], sources)
+    arguments.out.write_text(page(lines, model, quick=arguments.quick, seed=arguments.seed), encoding="utf-8")
+    print(arguments.out)
+    return 0
+
+
+def _lines(chosen: Sequence[Job], arguments: argparse.Namespace) -> list[Line]:
+    began, done = time.monotonic(), 0
+    lines: list[Line | None] = [None] * len(chosen)
+    total = sum(job.readings for job in chosen)
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        # The longest ones first, so that no process is left alone with one in the end.
+        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].readings)
+        futures = {pool.submit(run, chosen[index], arguments.model, arguments.kept): index for index in order}
+        try:
+            for future in as_completed(futures):
+                index = futures[future]
+                lines[index] = future.result()
+                done += chosen[index].readings
+                spent = time.monotonic() - began
+                print(f"{spent:6.0f} s  {done / total:4.0%}  {chosen[index].case}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [line for line in lines if line is not None]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
