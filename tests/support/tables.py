@@ -82,6 +82,37 @@ def machines(count: int = 12, rows: int = 80, seed: int = 0) -> dict[str, np.nda
     return {name: np.array(values) for name, values in table.items()}
 
 
+def wearing(count: int = 15, days: float = 6.0, seed: int = 0) -> dict[str, np.ndarray]:
+    """Readings every ten minutes of machines that wear for twelve hours before a label that lasts six; one episode each.
+
+    Each machine has its own level, which hides the beginning of the wear from a model of single readings, and stands still for
+    an hour after the repair. Machine 0 has a sensor that fails, which the label takes for a fault of the machine.
+    """
+    random = np.random.default_rng(seed)
+    step = 600
+    rows = int(days * 86_400 / step)
+    table: dict[str, list[Any]] = {
+        name: [] for name in ("equipment_id", "timestamp", "vibration", "current", "faulty", "sensor")
+    }
+    for machine in range(count):
+        level = random.normal(0.0, 1.0)
+        start = int(random.uniform(0.45, 0.65) * rows)
+        for row in range(rows):
+            hours = (row - start) * step / 3_600.0
+            broken = machine == 0 and 12.0 <= hours < 18.0
+            wear = 0.0 if machine == 0 else 4.0 * hours / 18.0 if 0.0 <= hours < 18.0 else 0.0
+            rest = 18.0 <= hours < 19.0
+            current = 1.0 if rest else 50.0 + level + 0.3 * wear + random.normal(0.0, 0.5)
+            vibration = 0.2 if rest else 20.0 + level + wear + random.normal(0.0, 0.7)
+            table["equipment_id"].append(f"m{machine}")
+            table["timestamp"].append(1_772_000_000 + row * step)
+            table["vibration"].append(5.0 if broken else round(vibration, 3))
+            table["current"].append(round(current, 3))
+            table["faulty"].append(int(12.0 <= hours < 18.0))
+            table["sensor"].append("stuck" if broken else "")
+    return {name: np.array(values) for name, values in table.items()}
+
+
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray], delimiter: str = ",") -> Path:
     """Write columns as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -169,7 +169,7 @@ def test_what_was_taken_and_what_was_left_out_is_said(
     assert "roc_auc" in said
 
 
-def test_machines_and_times_give_false_alarms_by_day(tmp_path: Path) -> None:
+def test_machines_and_times_give_alarm_levels_and_what_they_come_to(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "machines.csv", machines())
     options = ("--group", "machine", "--time", "time", "--unit", "current=A")
     assert run(data, tmp_path / "model", *options, label="faulty") == 0
@@ -177,12 +177,26 @@ def test_machines_and_times_give_false_alarms_by_day(tmp_path: Path) -> None:
     assert {feature.name: feature.unit for feature in manifest.features} == {"vibration [mm/s]": "mm/s", "current": "A"}
     held = manifest.metrics["held_out"]
     assert held["rows"] == held["groups"] * 80
+    assert manifest.alarm is not None
+    assert manifest.alarm.measured.episodes == 2 * held["groups"]
+    assert manifest.alarm.measured.interval_seconds == 60.0
+    assert (manifest.alarm.measured.noticed or 0.0) > 0.0
+    html = (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
+    assert "What the alarm does" in html
+    assert "false alarms a machine-week" in html
+
+
+def test_without_alarm_levels_the_debouncing_is_replayed(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "machines.csv", machines())
+    options = ("--group", "machine", "--time", "time", "--false-alarms", "none")
+    assert run(data, tmp_path / "model", *options, label="faulty") == 0
+    manifest = load_model(tmp_path / "model").manifest
+    assert (manifest.alarm, manifest.format) == (None, 1)
     assert [alarm["debounce"] for alarm in manifest.metrics["alarms"]] == [1, 2, 3, 5]
     first = manifest.metrics["alarms"][0]
-    assert first["episodes"] == 2 * held["groups"]
+    assert first["episodes"] == 2 * manifest.metrics["held_out"]["groups"]
     assert first["noticed"] > 0
-    html = (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
-    assert "false alarms a machine and day" in html
+    assert "DebounceReadings" in (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
 
 
 def test_machines_that_are_split_by_rows_are_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,9 +66,7 @@ def test_a_long_pause_ends_an_episode_and_no_episode_reaches_into_another_machin
 
 
 def test_a_broken_sensors_episodes_stand_beside_the_equipments() -> None:
-    episodes = label_episodes(
-        one_machine(10), drawn("..xx......"), horizon=60.0, sensor_fault=drawn(".......xx.")
-    )
+    episodes = label_episodes(one_machine(10), drawn("..xx......"), horizon=60.0, sensor_fault=drawn(".......xx."))
     assert [(e.kind, e.onset, e.repair) for e in episodes] == [("equipment", 60.0, 180.0), ("sensor", 420.0, 480.0)]
 
 
@@ -105,7 +103,12 @@ def test_readings_in_an_episode_of_a_kind_are_found() -> None:
 
 def test_true_episodes_are_read_as_json_lines_and_as_csv(tmp_path: Path) -> None:
     row = {"equipment_id": "c-1", "episode": "c-1/1", "kind": "sensor", "fault": "stuck_sensor", "sensors": ["a", "b"]}
-    moments = {"onset": "1970-01-01T00:01:00Z", "label": None, "full": "1970-01-01T00:03:00Z", "repair": "1970-01-01T00:04:00Z"}
+    moments = {
+        "onset": "1970-01-01T00:01:00Z",
+        "label": None,
+        "full": "1970-01-01T00:03:00Z",
+        "repair": "1970-01-01T00:04:00Z",
+    }
     lines = tmp_path / "episodes.jsonl"
     lines.write_text(json.dumps(row | moments) + "\n\n" + json.dumps(row | moments | {"equipment_id": "other"}) + "\n")
     expected = [Episode("c-1", 60.0, None, 180.0, 240.0, "sensor", "stuck_sensor")]

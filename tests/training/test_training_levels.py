@@ -17,7 +17,9 @@ def one_machine(length: int, step: float = 60.0) -> Series:
     return series(np.full(length, "m"), np.arange(float(length)) * step)
 
 
-def fleet(machines: int, days: float, seed: int, step: float = 600.0) -> tuple[Series, npt.NDArray[np.float64], list[Episode]]:
+def fleet(
+    machines: int, days: float, seed: int, step: float = 600.0
+) -> tuple[Series, npt.NDArray[np.float64], list[Episode]]:
     """Noisy log-odds that rise over the hours before and after each episode's label, one episode every ten days."""
     random = np.random.default_rng(seed)
     per_machine = int(days * DAY / step)
@@ -122,6 +124,15 @@ def test_intervals_are_drawn_over_machines() -> None:
         low, high = intervals[name]
         assert low <= value <= high
     assert intervals["lead_to_full"][0] < intervals["lead_to_full"][1]
+
+
+def test_what_was_never_seen_has_an_interval_all_the_same() -> None:
+    table, odds, episodes = fleet(10, 33.0, seed=5)
+    result = outcome(table, odds, episodes, Levels(600.0, 0.999999, 0.99))
+    assert (result.figures()["noticed"], result.figures()["false_alarms_per_week"]) == (0.0, 0.0)
+    low, high = result.intervals()["false_alarms_per_week"]
+    assert (low, high) == (0.0, pytest.approx(3.69 / result.weeks, rel=0.01))
+    assert 0.0 < result.intervals()["noticed"][1] < 0.2
 
 
 def test_log_odds_of_certain_scores_are_finite() -> None:

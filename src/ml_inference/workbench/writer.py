@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
 from ml_inference.model.fields import Value
 from ml_inference.model.manifest import (
+    FORMAT,
     MANIFEST_FILE,
     BoosterFile,
     Feature,
@@ -34,6 +35,7 @@ from ml_inference.model.manifest import (
     ModelError,
     dump_manifest,
 )
+from ml_inference.model.over_time import Alarm, Condition
 from ml_inference.model.scorer import Scorer
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -65,6 +67,9 @@ def write_model(
     classes: Sequence[str] | None = None,
     normal_class: int | None = None,
     metrics: Mapping[str, Any] | None = None,
+    alarm: Alarm | None = None,
+    horizon_seconds: float | None = None,
+    running: Sequence[Condition] = (),
     source: str = "",
     created: datetime | None = None,
 ) -> Manifest:
@@ -85,6 +90,9 @@ def write_model(
         classes: See `Manifest`.
         normal_class: See `Manifest`.
         metrics: Figures on held-out data, as JSON can hold them.
+        alarm: See `Manifest`.
+        horizon_seconds: See `Manifest`.
+        running: See `Manifest`; empty for always.
         source: Where the model comes from, for people.
         created: With a time zone; now, where it is left out.
 
@@ -105,7 +113,7 @@ def write_model(
         raise ModelError(f"features: the booster has {parsed.num_features()}, {len(features)} are named")
     moment = (created or datetime.now(timezone.utc)).astimezone(timezone.utc)
     try:
-        manifest = Manifest(
+        manifest = _manifest(
             name=name,
             version=version,
             created=moment.isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -117,6 +125,9 @@ def write_model(
             classes=None if classes is None else list(classes),
             normal_class=normal_class,
             metrics=dict(metrics or {}),
+            alarm=alarm,
+            horizon_seconds=horizon_seconds,
+            running=list(running) or None,
             golden=_golden(scorer, features, choose_golden_rows(scorer, rows)),
             source=source,
         )
@@ -138,6 +149,12 @@ def write_model(
         fresh.rename(directory)
         shutil.rmtree(Path(workshop) / "old", ignore_errors=True)
     return manifest
+
+
+def _manifest(**fields: Any) -> Manifest:
+    """In the oldest format that can say it."""
+    newest = Manifest(format=FORMAT, **fields)
+    return newest if newest.needs_format_2 else newest.model_copy(update={"format": 1})
 
 
 def require_target(directory: Path, name: str, version: str) -> None:

@@ -18,15 +18,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from ml_inference.model.manifest import ModelError
+from ml_inference.model.over_time import LONGEST_SECONDS
 from ml_inference.model.trust import SIGNATURE_FILE
 from ml_inference.workbench.training import TrainingError, summary
 from ml_inference.workbench.training.features import read_features_file
 from ml_inference.workbench.training.report import write_report
-from ml_inference.workbench.training.request import Request
+from ml_inference.workbench.training.request import FALSE_ALARMS, Request
 from ml_inference.workbench.training.run import Progress, Training, train, write
+from ml_inference.workbench.training.running import parse_running
 from ml_inference.workbench.training.target import Task
 from ml_inference.workbench.training.threshold import parse_rule
 from ml_inference.workbench.writer import UNSIGNED, require_target
+
+_DURATION = re.compile(r"^(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|min|m|h|d)?$")
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +63,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--time",
         metavar="COLUMN",
         help="hold out the latest rows; with --group, which then decides the split, only to count false alarms a day",
+    )
+    over_time = parser.add_argument_group("over time (with --time, and --group or a column equipment_id)")
+    over_time.add_argument(
+        "--horizon",
+        type=_duration,
+        metavar="TIME",
+        help="predict what is or becomes abnormal within this time, such as 8h (default: what is abnormal now)",
+    )
+    over_time.add_argument(
+        "--false-alarms",
+        type=_allowance,
+        default=FALSE_ALARMS,
+        metavar="N",
+        help="allowed a machine-week; the alarm's smoothing and levels follow (default: 0.15; none: no alarm levels)",
+    )
+    over_time.add_argument(
+        "--episodes",
+        type=Path,
+        metavar="FILE",
+        help="true episodes with onset and repair, JSON lines or CSV (default: stretches of abnormal label)",
+    )
+    over_time.add_argument(
+        "--sensor-fault-label",
+        metavar="COLUMN[=VALUE,...]",
+        help="column that says where a sensor, not the machine, is at fault (default values: all but 0, false and nothing)",
+    )
+    over_time.add_argument(
+        "--running",
+        metavar="CONDITION",
+        help='when a machine is in operation, such as "wRMSCurrent > 20" (default: always)',
+    )
+    over_time.add_argument(
+        "--every",
+        type=_duration,
+        default=0.0,
+        metavar="TIME",
+        help="train on a reading of each machine in every so much time, such as 60s (default: on all)",
     )
     model = parser.add_argument_group("the model")
     model.add_argument("--objective", choices=[task.value for task in Task], help="(default: by the label's classes)")
@@ -128,6 +170,14 @@ def _tell(training: Training) -> None:
         print(f"  {name:14} {value:8.4f}   {low:.4f} to {high:.4f}")
     if training.rule is not None:
         print(f"  {'threshold':14} {training.threshold:8.4g}   {training.rule}")
+    if training.judging is not None:
+        levels = training.judging.levels
+        print(
+            f"\nan alarm opens at a smoothed score of {levels.open_score:.3g} and closes below {levels.close_score:.3g} "
+            f"(time constant {summary.duration(levels.smoothing_seconds)}); on held-out machines:"
+        )
+        for title, value, interval in summary.alarm_figures(training.judging):
+            print(f"  {title:30} {value:>9}   {interval}")
     print(flush=True)
     for warning in summary.warnings(training):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -198,6 +248,7 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
+    fault_column, _, fault_values = (arguments.sensor_fault_label or "").partition("=")
     return Request(
         data=arguments.data,
         label=arguments.label,
@@ -210,6 +261,13 @@ def _request(arguments: argparse.Namespace) -> Request:
         time=arguments.time,
         objective=arguments.objective,
         normal_class=arguments.normal_class,
+        horizon=arguments.horizon,
+        episodes=arguments.episodes,
+        sensor_fault_label=fault_column or None,
+        sensor_fault_values=_names(fault_values),
+        false_alarms=arguments.false_alarms,
+        running=parse_running(arguments.running) if arguments.running else (),
+        every=arguments.every,
         rule=parse_rule(arguments.threshold) if arguments.threshold else None,
         seed=arguments.seed,
         threads=arguments.jobs or 0,
@@ -243,6 +301,27 @@ def _name(directory: Path) -> str:
     """What a model is called that nobody named."""
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", directory.resolve().name).lstrip("._+-")[:128]
     return name or "model"
+
+
+def _duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `5min`, `8h` or `7d`."""
+    match = _DURATION.match(text.strip())
+    seconds = float(match["number"]) * _SECONDS[match["unit"] or "s"] if match else 0.0
+    if not 0.0 < seconds <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 5min, 8h or 7d, got {text!r}")
+    return seconds
+
+
+def _allowance(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number <= 1e6:  # noqa: PLR2004 - more than one a second
+        raise argparse.ArgumentTypeError(f"expected a number above 0 or none, got {text!r}")
+    return number
 
 
 def _positive(text: str) -> int:

@@ -104,6 +104,71 @@ def precision_recall(
     return canvas.text
 
 
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The smoothed score of one machine around an episode; times in hours after its label.
+
+    Attributes:
+        title: Of the panel.
+        hours: Shape (n,).
+        level: Shape (n,), log-odds.
+        onset: Where the episode begins.
+        repair: Where it ends.
+        opened: Where its first alarm opened; None where it was missed.
+    """
+
+    title: str
+    hours: FloatArray
+    level: FloatArray
+    onset: float
+    repair: float
+    opened: float | None
+
+
+def timelines(episodes: Sequence[Timeline], *, opens: float, closes: float) -> str:
+    """The smoothed score of held-out episodes, one above the other.
+
+    Args:
+        episodes: Some.
+        opens: Log-odds from which an alarm opens.
+        closes: Log-odds below which it closes.
+    """
+    with _drawing(8.6, 0.5 + 1.15 * len(episodes)) as canvas:
+        panels = canvas.figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
+        for axes, episode in zip(panels, episodes, strict=True):
+            axes.axvspan(episode.onset, episode.repair, color=ABNORMAL, alpha=0.10, linewidth=0)
+            axes.axvspan(0.0, episode.repair, color=ABNORMAL, alpha=0.12, linewidth=0)
+            for limit in (opens, closes):
+                axes.axhline(limit, color=_INK, alpha=0.5, linewidth=0.8, linestyle=(0, (4, 4)))
+            axes.plot(*_thin(episode.hours, episode.level), color=NORMAL, linewidth=1.2)
+            if episode.opened is not None:
+                axes.axvline(episode.opened, color=ABNORMAL, linewidth=1.2)
+            axes.set_ylabel("log-odds")
+            axes.set_title(episode.title, loc="left")
+        panels[-1].set_xlabel("hours after the label")
+    return canvas.text
+
+
+def lead_times(points: Sequence[tuple[float, float, float]], chosen: tuple[float, float], until: str) -> str:
+    """Median lead time against false alarms, for several levels.
+
+    Args:
+        points: False alarms a machine-week, hours of lead, and the opening score.
+        chosen: The first two for the model's own levels.
+        until: What the lead counts to.
+    """
+    with _drawing(4.1, 3.6) as canvas:
+        axes = canvas.figure.add_subplot()
+        ordered = sorted(points)
+        axes.plot([at[0] for at in ordered], [at[1] for at in ordered], color=NORMAL, marker="o", markersize=4)
+        for false, lead, score in ordered:
+            axes.annotate(f"{score:.2g}", (false, lead), textcoords="offset points", xytext=(5, -10), fontsize=7.5)
+        _mark(axes, chosen)
+        axes.set_xscale("symlog", linthresh=0.05)
+        axes.set(xlabel="false alarms a machine-week", ylabel=f"median hours before the {until}")
+    return canvas.text
+
+
 def calibration(truth: FloatArray, chance: FloatArray) -> str:
     """What was predicted against what happened, in ten bins of equal content; bars show how many readings have which score."""
     with _drawing(4.1, 3.6) as canvas:

@@ -17,7 +17,7 @@ from ml_inference.workbench.training.features import FeatureChoice, choose_featu
 from ml_inference.workbench.training.request import Request
 from ml_inference.workbench.training.split import parse_times
 from ml_inference.workbench.training.table import FloatArray, Table, read_table
-from ml_inference.workbench.training.target import Target, read_target
+from ml_inference.workbench.training.target import Target, canonical, read_target
 
 MACHINE_COLUMN = "equipment_id"
 """What a message calls its machine; readings of one machine are alike, so a table that has it should be split by it."""
@@ -37,6 +37,7 @@ class Data:
         machines: n names of machines: the group, else `equipment_id`, if there is one.
         seconds: n moments, if asked for.
         in_seconds: Whether `seconds` is in seconds, and not a count.
+        sensor_fault: n flags: whether a sensor is known to be broken; None if nobody said.
     """
 
     choice: FeatureChoice
@@ -48,6 +49,7 @@ class Data:
     machines: npt.NDArray[np.str_] | None
     seconds: FloatArray | None
     in_seconds: bool
+    sensor_fault: npt.NDArray[np.bool_] | None = None
 
     @property
     def dropped(self) -> int:
@@ -83,7 +85,8 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         # A number beyond float32 is infinite to the booster, and so as good as missing.
         values = matrix(table, choice.features).astype(np.float32)
     gaps = {name: ~np.isfinite(values[:, column]) for column, name in enumerate(choice.names)}
-    gaps |= {name: np.array([not text for text in table.texts[name]]) for name in roles}
+    needed = [name for name in roles if name != request.sensor_fault_label]  # nothing in it: no sensor is broken
+    gaps |= {name: np.array([not text for text in table.texts[name]]) for name in needed}
     missing = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
     rows = np.flatnonzero(~np.any(list(gaps.values()), axis=0))
     _tell(table, choice, missing, len(rows), say)
@@ -112,7 +115,21 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         machines=machines,
         seconds=seconds,
         in_seconds=in_seconds,
+        sensor_fault=_sensor_fault(table, request, rows),
     )
+
+
+def _sensor_fault(table: Table, request: Request, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_] | None:
+    if request.sensor_fault_label is None:
+        return None
+    texts = [canonical(text) for text in _text(table, request.sensor_fault_label)[rows].tolist()]
+    if not request.sensor_fault_values:
+        return np.array([text not in {"", "0"} for text in texts])
+    broken = {canonical(value) for value in request.sensor_fault_values}
+    unknown = broken - set(texts)
+    if unknown:
+        raise TrainingError(f"{request.sensor_fault_label!r} is nowhere {min(unknown)!r}")
+    return np.array([text in broken for text in texts])
 
 
 def _text(table: Table, name: str) -> npt.NDArray[np.str_]:
@@ -121,7 +138,12 @@ def _text(table: Table, name: str) -> npt.NDArray[np.str_]:
 
 def _roles(request: Request) -> dict[str, str]:
     roles = {request.label: "the label"}
-    for name, role in ((request.group, "the group"), (request.time, "the time")):
+    others = (
+        (request.group, "the group"),
+        (request.time, "the time"),
+        (request.sensor_fault_label, "the sensor's fault"),
+    )
+    for name, role in others:
         if name in roles:
             raise TrainingError(f"{name!r} cannot be {roles[name]} and {role}")
         if name:

@@ -284,7 +284,7 @@ def without_sensor_faults(
         abnormal: Shape (n,), in the series' order.
         sensor_fault: Likewise.
     """
-    own = abnormal.copy()
+    own: npt.NDArray[np.bool_] = abnormal.copy()
     for run in _runs(abnormal, table.begins):
         if sensor_fault[run].all():
             own[run] = False

@@ -104,17 +104,20 @@ class _Trainer:
 
     def validate(self, fold: Fold, settings: Mapping[str, Any], rate: float) -> _Validated:
         training = self.matrix(fold.training)
+        watched = fold.validation[:: -(-len(fold.validation) // MANY_ROWS)]
         booster = xgboost.train(
             {**self.parameters(settings, rate), "eval_metric": METRICS[self.target.task], "nthread": 1},
             training,
             num_boost_round=self.max_trees,
-            evals=[(self.matrix(fold.validation, reference=training), "validation")],
+            evals=[(self.matrix(watched, reference=training), "validation")],
             early_stopping_rounds=PATIENCE,
             verbose_eval=False,
         )
         rounds = booster.best_iteration + 1
-        scores = booster.inplace_predict(self.values[fold.validation], iteration_range=(0, rounds))
-        return _Validated(rounds, float(booster.best_score), scores)
+        # In parts: a copy of all validation rows would cost as much memory again.
+        parts = [fold.validation[at : at + MANY_ROWS] for at in range(0, len(fold.validation), MANY_ROWS)]
+        scores = [booster.inplace_predict(self.values[part], iteration_range=(0, rounds)) for part in parts]
+        return _Validated(rounds, float(booster.best_score), np.concatenate(scores))
 
     def final(self, rows: Rows, settings: Mapping[str, Any], rate: float, trees: int, threads: int) -> xgboost.Booster:
         parameters = {**self.parameters(settings, rate), "nthread": threads}
@@ -173,8 +176,8 @@ def fit(
         rate = FINAL_RATE if SEARCH_RATE / FINAL_RATE * rounds <= max_trees else SEARCH_RATE
         validated = validate(split.folds, [settings], rate)
     trees = max(1, round(float(np.mean([result.rounds for result in validated]))))
-    final_threads = threads if len(split.development) > MANY_ROWS else 1
-    booster = trainer.final(split.development, settings, rate, trees, final_threads)
+    final_threads = threads if len(split.training) > MANY_ROWS else 1
+    booster = trainer.final(split.training, settings, rate, trees, final_threads)
     step()
     rows = np.concatenate([fold.validation for fold in split.folds])
     order = np.argsort(rows, kind="stable")

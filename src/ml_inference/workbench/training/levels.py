@@ -7,22 +7,22 @@ validation rows alone, by the episodes that are noticed and how early, at the al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_inference.workbench.training.episodes import EQUIPMENT, SENSOR, Episode, Series
+from ml_inference.workbench.training.episodes import EQUIPMENT, Episode, Series
 from ml_inference.workbench.training.table import FloatArray
 
 WEEK = 7 * 86_400.0
 DRAWS = 500
 
-SMOOTHING_SECONDS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
-"""Candidates for the time constant. Below the usual step nothing is smoothed; beyond an hour an alarm is late."""
-WIDTHS = (0.5, 1.0, 2.0, 3.0, 4.0)
+SMOOTHING_SECONDS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
+"""Candidates for the time constant, in seconds. Below the usual step nothing is smoothed."""
+WIDTHS = (0.5, 1.0, 2.0, 3.0)
 """Candidates for the distance of the closing level below the opening one, in log-odds: what keeps one episode one alarm."""
 LOWEST, HIGHEST, RESOLUTION = -6.0, 6.0, 0.05
 """Candidates for the opening level, in log-odds: scores of 0.25 % to 99.75 %."""
@@ -105,7 +105,22 @@ class Outcome:
             known = known[np.isfinite(known)]
             low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
             result[name] = (float(low), float(high))
-        return result
+        return {**result, **_never_seen(self, result)}
+
+
+def _never_seen(outcome: Outcome, intervals: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Exact bounds where all draws agree because something never happened: no false alarm, no episode missed, none noticed."""
+    result = {}
+    if not outcome.false_alarms.any() and outcome.weeks:
+        result["false_alarms_per_week"] = (0.0, -np.log(0.025) / outcome.weeks)
+    count = len(outcome.noticed)
+    for name in ("noticed", "before_label"):
+        low, high = intervals[name]
+        if count and low == high == 1.0:
+            result[name] = (0.025 ** (1.0 / count), 1.0)
+        elif count and low == high == 0.0:
+            result[name] = (0.0, 1.0 - 0.025 ** (1.0 / count))
+    return result
 
 
 def log_odds(scores: npt.NDArray[np.floating]) -> FloatArray:
@@ -137,7 +152,9 @@ def smoothed(table: Series, odds: FloatArray, smoothing_seconds: float) -> Float
         alphas = -np.expm1(-np.maximum(steps, 0.0) / smoothing_seconds)
         values = odds[counted]
         pairs = zip(alphas.tolist(), values[1:].tolist(), strict=True)
-        result[counted] = list(accumulate(pairs, lambda old, new: old + new[0] * (new[1] - old), initial=float(values[0])))
+        result[counted] = list(
+            accumulate(pairs, lambda old, new: old + new[0] * (new[1] - old), initial=float(values[0]))
+        )
         _carry(result, counted, part)
     return result
 
@@ -196,7 +213,12 @@ def outcome(table: Series, odds: FloatArray, episodes: Sequence[Episode], levels
 
 
 def choose(
-    table: Series, odds: FloatArray, episodes: Sequence[Episode], *, false_alarms: float
+    table: Series,
+    odds: FloatArray,
+    episodes: Sequence[Episode],
+    *,
+    false_alarms: float,
+    smoothings: Sequence[float] = SMOOTHING_SECONDS,
 ) -> tuple[Levels, list[Outcome]]:
     """The smoothing and levels that notice most, and early, at no more than so many false alarms.
 
@@ -208,6 +230,7 @@ def choose(
         odds: Of `log_odds` by boosters that did not see these rows, in the series' order; NaN where a reading does not count.
         episodes: Of these machines.
         false_alarms: Allowed, a machine-week.
+        smoothings: Candidates for the time constant, in seconds.
 
     Returns:
         The levels, and the best outcome of each smoothing, the longest last.
@@ -216,8 +239,8 @@ def choose(
     grid = np.arange(LOWEST, HIGHEST + RESOLUTION / 2, RESOLUTION)
     best: list[Outcome] = []
     # Below the usual step nothing is smoothed: one such candidate is enough.
-    longer = [seconds for seconds in SMOOTHING_SECONDS if seconds >= table.step]
-    for seconds in longer or [max(table.step, SMOOTHING_SECONDS[-1])]:
+    longer = [seconds for seconds in smoothings if seconds >= table.step]
+    for seconds in longer or [max(table.step, *smoothings)]:
         level = smoothed(table, odds, seconds)
         tried = []
         for width in WIDTHS:
@@ -270,7 +293,9 @@ class _Judge:
 
 
 def _outcome(judge: _Judge, level: FloatArray, levels: Levels) -> Outcome:
-    found = alarms(judge.table, level, float(log_odds(np.array(levels.open_score))), float(log_odds(np.array(levels.close_score))))
+    found = alarms(
+        judge.table, level, float(log_odds(np.array(levels.open_score))), float(log_odds(np.array(levels.close_score)))
+    )
     noticed = []
     for machine, episode in judge.complete():
         # One that is open since before the onset says nothing of this episode: else the best alarm were one that never closes.
@@ -299,7 +324,11 @@ def _figures(outcome: Outcome, weights: FloatArray) -> dict[str, float]:
         "before_label": early / total if total else np.nan,
         "lead_to_label": _median([(_label(one) - one.at, w) for one, w in episodes if one.at is not None]),
         "lead_to_full": _median(
-            [(one.episode.full - one.at, w) for one, w in episodes if one.at is not None and one.episode.full is not None]
+            [
+                (one.episode.full - one.at, w)
+                for one, w in episodes
+                if one.at is not None and one.episode.full is not None
+            ]
         ),
         "alarms_per_episode": _median([(float(one.alarms), w) for one, w in episodes if one.at is not None]),
     }

@@ -23,6 +23,8 @@ from ml_inference.model.bundle import parse_booster
 from ml_inference.model.manifest import Manifest, booster_feature_name
 from ml_inference.model.scorer import Scorer
 from ml_inference.workbench.training import charts, summary
+from ml_inference.workbench.training.judging import Judging
+from ml_inference.workbench.training.levels import log_odds, smoothed
 from ml_inference.workbench.training.metrics import abnormal_score
 from ml_inference.workbench.training.run import Training
 from ml_inference.workbench.training.split import Rows
@@ -35,6 +37,7 @@ MOST_FEATURES = 20
 _SHAP_ROWS = 800
 _MOST_CURVES = 8
 _MOST_POINTS = 5_000
+_MOST_TIMELINES = 6
 _MEANINGS: Mapping[str, str] = {
     "roc_auc": "chance that an abnormal reading scores above a normal one; 0.5 is guessing",
     "pr_auc": "precision averaged over recall; guessing reaches the share of abnormal readings",
@@ -109,7 +112,7 @@ def _umask() -> int:
 
 def _content(training: Training, manifest: Manifest, command: str) -> dict[str, Any]:
     importance, explained = _explained(training)
-    classes = training.data.target.classes
+    classes = training.target.classes
     return {
         "manifest": manifest,
         "created": manifest.created.replace("T", " ").replace("Z", " UTC"),
@@ -122,11 +125,15 @@ def _content(training: Training, manifest: Manifest, command: str) -> dict[str, 
         "confusion": training.confusion,
         "matrix": _matrix(training),
         "alarms": training.alarms,
+        "judging": training.judging,
+        "alarm_figures": [] if training.judging is None else summary.alarm_figures(training.judging),
+        "alarm_pictures": _alarm_pictures(training.judging),
+        "horizon": training.request.horizon,
         "duration": summary.duration,
         "split": training.split,
         "parts": _parts(training),
-        "normal": None if training.data.target.normal is None else classes[training.data.target.normal],
-        "regression": training.data.target.task is Task.REGRESSION,
+        "normal": None if training.target.normal is None else classes[training.target.normal],
+        "regression": training.target.task is Task.REGRESSION,
         "label": training.request.label,
         "data": training.data,
         "curves": _curves(training),
@@ -225,6 +232,71 @@ def _curves(training: Training) -> list[_Picture]:
     return pictures
 
 
+def _alarm_pictures(judging: Judging | None) -> list[_Picture]:
+    if judging is None or judging.measured is None:
+        return []
+    pictures = []
+    others = [(outcome.figures(), outcome.levels) for _, outcome in judging.others]
+    lead = "lead_to_full" if judging.onsets_known else "lead_to_label"
+    points = [
+        (figures["false_alarms_per_week"], figures[lead] / 3600.0, levels.open_score) for figures, levels in others
+    ]
+    points = [point for point in points if np.isfinite(point[1])]
+    if points:
+        chosen = judging.measured.figures()
+        at = (chosen["false_alarms_per_week"], chosen[lead] / 3600.0)
+        pictures.append(
+            _Picture(
+                "Lead time against false alarms",
+                charts.lead_times(points, at, "full fault" if judging.onsets_known else "label"),
+                "Levels that validation chose for other numbers of false alarms; what the component's AlarmOpenScore would change.",
+            )
+        )
+    timelines = _timelines(judging)
+    if timelines:
+        low, high = (
+            float(log_odds(np.array(level))) for level in (judging.levels.close_score, judging.levels.open_score)
+        )
+        pictures.append(
+            _Picture(
+                "Held-out episodes",
+                charts.timelines(timelines, opens=high, closes=low),
+                "Smoothed score around the first episodes. Shaded: from onset (or horizon) to repair; darker: from the label. "
+                "Dashed: where an alarm opens and closes.",
+            )
+        )
+    return pictures
+
+
+def _timelines(judging: Judging) -> list[charts.Timeline]:
+    """The smoothed score around some held-out episodes, spread over all of them."""
+    assert judging.measured is not None  # noqa: S101 - the caller looked
+    assert judging.table is not None  # noqa: S101
+    assert judging.odds is not None  # noqa: S101
+    level = smoothed(judging.table, judging.odds, judging.levels.smoothing_seconds)
+    places = dict(judging.table.parts())
+    noticed = judging.measured.noticed
+    lines = []
+    for at in np.unique(np.linspace(0, len(noticed) - 1, _MOST_TIMELINES).round().astype(int)) if noticed else ():
+        one = noticed[int(at)]
+        episode, part = one.episode, places[one.episode.machine]
+        margin = 0.25 * (episode.repair - episode.onset) + 3600.0
+        seconds = judging.table.seconds[part]
+        shown = (seconds >= episode.onset - margin) & (seconds <= episode.repair + margin)
+        origin = episode.onset if episode.label is None else episode.label
+        lines.append(
+            charts.Timeline(
+                title=_short(episode.machine + (f", {episode.fault}" if episode.fault else "")),
+                hours=(seconds[shown] - origin) / 3600.0,
+                level=level[part][shown],
+                onset=(episode.onset - origin) / 3600.0,
+                repair=(episode.repair - origin) / 3600.0,
+                opened=None if one.at is None else (one.at - origin) / 3600.0,
+            )
+        )
+    return lines
+
+
 def _one_against_rest(training: Training) -> list[tuple[str, FloatArray, FloatArray]]:
     target = training.held_out
     curves: list[tuple[str, FloatArray, FloatArray]] = []
@@ -248,9 +320,9 @@ def _explained(training: Training) -> tuple[Sequence[int], list[_Picture]]:
     unit = "log-odds"
     if contributions.ndim == 3:  # noqa: PLR2004 - rows, classes, features
         # Away from normal is towards abnormal.
-        contributions = -contributions[:, data.target.normal, :]
+        contributions = -contributions[:, training.target.normal, :]
         unit = "log-odds of not being normal"
-    elif data.target.task is Task.REGRESSION:
+    elif training.target.task is Task.REGRESSION:
         unit = "in the label's unit"
     strength = np.abs(contributions).mean(axis=0)
     order = [int(column) for column in np.argsort(-strength, kind="stable")]
@@ -270,8 +342,8 @@ def _explained(training: Training) -> tuple[Sequence[int], list[_Picture]]:
 def _features(training: Training, order: Sequence[int]) -> list[dict[str, Any]]:
     data = training.data
     rows = training.split.development
-    regression = data.target.task is Task.REGRESSION
-    abnormal = None if regression else data.target.at(rows).abnormal
+    regression = training.target.task is Task.REGRESSION
+    abnormal = None if regression else training.target.at(rows).abnormal
     features = []
     for column in order[:MOST_FEATURES]:
         feature = data.choice.features[column]

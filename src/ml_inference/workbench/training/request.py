@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml_inference.model.manifest import Feature
+from ml_inference.model.over_time import Condition
 from ml_inference.workbench.training.threshold import Rule
+
+FALSE_ALARMS = 0.15
+"""A machine-week, if nobody says otherwise: one a day in a hall of forty-seven machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,13 @@ class Request:
         seed: Of every draw.
         threads: Boosters trained at once; 0 for as many as this process may use cores.
         max_trees: Most boosting rounds; a limit for the device's time and memory.
+        horizon: How far ahead the label looks, in seconds; None for the present.
+        episodes: File with the true episodes; None to take them from the label.
+        sensor_fault_label: Column that says where a sensor is broken.
+        sensor_fault_values: Its values that say so; empty for all but 0, false and nothing.
+        false_alarms: Allowed, a machine-week; chooses smoothing and levels of the alarm. None for no alarm section.
+        running: When a machine is in operation; empty for always.
+        every: Least time between two readings of a machine that train, in seconds; 0 for all.
     """
 
     data: Path
@@ -47,3 +58,10 @@ class Request:
     seed: int = 0
     threads: int = 0
     max_trees: int = 500
+    horizon: float | None = None
+    episodes: Path | None = None
+    sensor_fault_label: str | None = None
+    sensor_fault_values: Sequence[str] = ()
+    false_alarms: float | None = FALSE_ALARMS
+    running: Sequence[Condition] = ()
+    every: float = 0.0

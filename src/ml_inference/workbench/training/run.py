@@ -1,6 +1,6 @@
 """The order of a training, and what each part of the data may decide.
 
-    read -> split -> look for leaks -> fit and validate -> threshold -> held-out figures, once -> write
+    read -> split -> look for leaks -> fit and validate -> threshold, alarm levels -> held-out figures, once -> write
 
 Development rows decide everything, held-out rows nothing: they are scored after the last decision was taken, by the booster
 as it will be written, one thread and one code path with the device.
@@ -22,11 +22,13 @@ from ml_inference.model.scorer import Scorer
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.alarms import Alarms, replay
 from ml_inference.workbench.training.data import Data, load_data
-from ml_inference.workbench.training.fit import Fit, fit, fit_steps
+from ml_inference.workbench.training.fit import MANY_ROWS, Fit, fit, fit_steps
+from ml_inference.workbench.training.judging import Judging, judge
 from ml_inference.workbench.training.leakage import Leak, find_leaks
 from ml_inference.workbench.training.metrics import Confusion, Figures, abnormal_score, confusion, figures
+from ml_inference.workbench.training.operation import Operation, operate
 from ml_inference.workbench.training.request import Request
-from ml_inference.workbench.training.split import Split, split_rows
+from ml_inference.workbench.training.split import Rows, Split, split_rows
 from ml_inference.workbench.training.target import Target, Task
 from ml_inference.workbench.training.threshold import Rule, choose_threshold
 from ml_inference.workbench.writer import with_histograms, write_model
@@ -52,6 +54,7 @@ class Training:
     Attributes:
         request: What was asked for.
         data: The complete rows.
+        operation: What time says of them; its target is the one that was learnt.
         split: Their parts.
         leaks: Columns that repeat the label.
         fit: The booster and how it was found.
@@ -60,11 +63,13 @@ class Training:
         scores: The held-out rows' scores, shape (m,) or (m, classes).
         figures: On held-out rows.
         confusion: On held-out rows; None for a regression.
-        alarms: What the threshold means by machine and day, where times are known.
+        alarms: What the threshold means by machine and day, where times are known and there are no alarm levels.
+        judging: The alarm's smoothing and levels with what they come to; None without machines and times, or not asked for.
     """
 
     request: Request
     data: Data
+    operation: Operation
     split: Split
     leaks: Sequence[Leak]
     fit: Fit
@@ -74,11 +79,17 @@ class Training:
     figures: Figures
     confusion: Confusion | None
     alarms: Sequence[Alarms]
+    judging: Judging | None = None
+
+    @property
+    def target(self) -> Target:
+        """All labels, as they were learnt."""
+        return self.operation.target
 
     @property
     def held_out(self) -> Target:
         """The held-out labels."""
-        return self.data.target.at(self.split.held_out)
+        return self.target.at(self.split.held_out)
 
 
 def train(request: Request, progress: Progress) -> Training:
@@ -89,13 +100,15 @@ def train(request: Request, progress: Progress) -> Training:
     """
     progress.stage(f"reading {request.data.name}")
     data = load_data(request, progress.say)
-    target, seed = data.target, request.seed
-    split = split_rows(target, groups=data.groups, group_name=request.group or "", seconds=data.seconds, seed=seed)
+    operation = operate(request, data, progress.say)
+    target, seed = operation.target, request.seed
+    whole = split_rows(target, groups=data.groups, group_name=request.group or "", seconds=data.seconds, seed=seed)
+    split = whole.only(operation.usable, _teaching(operation, request.every, len(data.values)))
     progress.step()
-    _tell(data, split, progress)
+    _tell(target, split, progress)
 
     progress.stage("looking for columns that repeat the label")
-    development = split.development
+    development = split.training
     leaks = find_leaks(data.choice.names, data.values[development].astype(np.float64), target.at(development), seed)
     progress.step()
 
@@ -112,22 +125,29 @@ def train(request: Request, progress: Progress) -> Training:
     )
     rule = request.rule or (None if target.task is Task.REGRESSION else Rule("f1"))
     threshold = _threshold(rule, target, fitted, seed)
+    judging = None
+    if request.false_alarms is not None and (request.group is not None or request.time is not None):
+        judging = judge(operation, data, fitted, allowed=request.false_alarms, say=progress.say)
 
     progress.stage("scoring held-out rows")
     held_out = target.at(split.held_out)
     scorer = Scorer(parse_booster(fitted.booster), len(data.choice.names))
-    scores = np.array(scorer.score(data.values[split.held_out]), dtype=np.float32)
+    scores = _scores(scorer, data.values, split.held_out)
     measured = figures(held_out, scores, threshold, split.clusters, seed)
     counted: Confusion | None = None
     alarms: Sequence[Alarms] = ()
     if threshold is not None and target.task is not Task.REGRESSION:
         score = abnormal_score(held_out, scores)
         counted = confusion(held_out.abnormal, score, threshold)
-        alarms = _alarms(data, split, held_out, score >= threshold)
+        if judging is None:
+            alarms = _alarms(data, split, held_out, score >= threshold)
+    if judging is not None:
+        judging = judging.held_out(operation, data, split.held_out, scores)
     progress.step()
     return Training(
         request=request,
         data=data,
+        operation=operation,
         split=split,
         leaks=leaks,
         fit=fitted,
@@ -137,6 +157,7 @@ def train(request: Request, progress: Progress) -> Training:
         figures=measured,
         confusion=counted,
         alarms=alarms,
+        judging=judging,
     )
 
 
@@ -153,7 +174,7 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
     Raises:
         ModelError: It cannot be written.
     """
-    data, target = training.data, training.data.target
+    data, target = training.data, training.target
     multi_class = target.task is Task.MULTI_CLASS
     return write_model(
         directory,
@@ -166,6 +187,9 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         classes=target.classes if multi_class else None,
         normal_class=target.normal if multi_class else None,
         metrics=metrics,
+        alarm=None if training.judging is None else training.judging.alarm(),
+        horizon_seconds=training.request.horizon,
+        running=training.request.running,
         source=f"trained on {training.request.data.name}"[:1024],
     )
 
@@ -175,12 +199,31 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _tell(data: Data, split: Split, progress: Progress) -> None:
+def _teaching(operation: Operation, every: float, rows: int) -> npt.NDArray[np.bool_]:
+    """Which rows train: at most one of each machine in every so many seconds."""
+    if not every:
+        return np.ones(rows, dtype=bool)
+    if operation.table is None:
+        raise TrainingError("--every needs machines and times in seconds: --time COLUMN, and --group or 'equipment_id'")
+    teaching = np.zeros(rows, dtype=bool)
+    for _, part in operation.table.parts():
+        slots = np.floor(operation.table.seconds[part] / every)
+        first = np.append(True, np.diff(slots) > 0)
+        teaching[operation.table.rows[part][first]] = True
+    return teaching
+
+
+def _scores(scorer: Scorer, values: npt.NDArray[np.float32], rows: Rows) -> npt.NDArray[np.float32]:
+    """Scores of some rows, in parts: a copy of all of them would cost as much memory again."""
+    parts = [rows[at : at + MANY_ROWS] for at in range(0, len(rows), MANY_ROWS)]
+    return np.concatenate([np.array(scorer.score(values[part]), dtype=np.float32) for part in parts])
+
+
+def _tell(target: Target, split: Split, progress: Progress) -> None:
     how = f"in {len(split.folds)} folds" if len(split.folds) > 1 else f"the later {len(split.validated)} validate"
     progress.say(
         f"held out: {len(split.held_out)} rows, {split.how}; training and validation: {len(split.development)} rows, {how}"
     )
-    target = data.target
     if target.task is Task.REGRESSION or target.normal is None:
         return
     abnormal = int(target.abnormal.sum())

@@ -54,6 +54,7 @@ class Split:
         clusters: Shape (held-out rows,): rows of one cluster are alike (a machine, a stretch of time) and are drawn together
             for intervals.
         clustered_by: In words, what a cluster is.
+        training: Rows of `development` that the final booster learns from, ascending.
     """
 
     how: str
@@ -62,6 +63,29 @@ class Split:
     folds: tuple[Fold, ...]
     clusters: npt.NDArray[np.intp]
     clustered_by: str
+    training: Rows
+
+    def only(self, usable: npt.NDArray[np.bool_], teaching: npt.NDArray[np.bool_]) -> Split:
+        """The same split of fewer rows.
+
+        Args:
+            usable: Shape (n,): rows to keep.
+            teaching: Shape (n,): of these, the rows that train; all of them validate and are held out.
+        """
+        kept = usable[self.held_out]
+        taught = usable & teaching
+        return Split(
+            how=self.how,
+            development=self.development[usable[self.development]],
+            held_out=self.held_out[kept],
+            folds=tuple(
+                Fold(fold.training[taught[fold.training]], fold.validation[usable[fold.validation]])
+                for fold in self.folds
+            ),
+            clusters=self.clusters[kept],
+            clustered_by=self.clustered_by,
+            training=self.training[taught[self.training]],
+        )
 
     @property
     def validated(self) -> Rows:
@@ -138,7 +162,7 @@ def _by_row(target: Target, seed: int) -> Split:
     inner = target.at(development)
     folds = _folds(inner, development, None, _fold_count(inner, len(development)), seed)
     how = "by rows at random" + ("" if target.task is Task.REGRESSION else ", each class in proportion")
-    return Split(how, development, held_out, folds, np.arange(len(held_out)), "row")
+    return Split(how, development, held_out, folds, np.arange(len(held_out)), "row", development)
 
 
 def _by_group(target: Target, groups: Rows, name: str, seed: int) -> Split:
@@ -159,7 +183,7 @@ def _by_group(target: Target, groups: Rows, name: str, seed: int) -> Split:
     )
     held = np.unique(groups[held_out], return_inverse=True)[1]
     how = f"by {name}: {int(held.max()) + 1} of {count} held out whole"
-    return Split(how, development, held_out, folds, held, name)
+    return Split(how, development, held_out, folds, held, name, development)
 
 
 def _by_time(target: Target, seconds: FloatArray) -> Split:
@@ -173,9 +197,9 @@ def _by_time(target: Target, seconds: FloatArray) -> Split:
     _require_classes(target, fold.validation, "the rows before the held-out ones, which validate,")
     # Neighbouring moments are alike: fifty stretches, drawn whole.
     clusters = np.argsort(np.argsort(seconds[np.sort(late)], kind="stable"), kind="stable") * 50 // len(late)
-    return Split(
-        "by time: the latest fifth held out", np.sort(early), np.sort(late), (fold,), clusters, "stretch of time"
-    )
+    early = np.sort(early)
+    how = "by time: the latest fifth held out"
+    return Split(how, early, np.sort(late), (fold,), clusters, "stretch of time", early)
 
 
 def _cut(ascending: FloatArray, share: float) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from ml_inference.workbench.training.data import MACHINE_COLUMN
+from ml_inference.workbench.training.judging import FEW_FALSE_ALARMS, Judging, expected_false_alarms
+from ml_inference.workbench.training.levels import Outcome
 from ml_inference.workbench.training.metrics import FEW_CLUSTERS, Confusion
 from ml_inference.workbench.training.run import Training
 from ml_inference.workbench.training.split import Rows
@@ -21,6 +23,17 @@ TOO_GOOD = 0.9995
 """ROC AUC or R2 that real measurements hardly reach."""
 FEW_ABNORMAL = 30
 FEW_FAILING_GROUPS = 4
+FEW_EPISODES = 20
+
+ALARM_FIGURES: Mapping[str, str] = {
+    "false_alarms_per_week": "false alarms a machine-week",
+    "noticed": "episodes noticed",
+    "before_label": "noticed before the label",
+    "lead_to_label": "median lead to the label",
+    "lead_to_full": "median lead to the full fault",
+    "alarms_per_episode": "median alarms an episode",
+}
+"""In the words of report and terminal."""
 
 
 def warnings(training: Training) -> list[str]:
@@ -53,6 +66,8 @@ def warnings(training: Training) -> list[str]:
             f"Abnormal rows of only {failing} of {training.split.clustered_by!r} train and validate: where these validate, hardly "
             "any are left to learn from, so the threshold is little more than a guess."
         )
+    if training.judging is not None:
+        said += _doubts(training.judging)
     if training.confusion is not None:
         abnormal = training.confusion.caught + training.confusion.missed
         if abnormal < FEW_ABNORMAL:
@@ -60,12 +75,26 @@ def warnings(training: Training) -> list[str]:
     return said
 
 
+def _doubts(judging: Judging) -> list[str]:
+    said = []
+    expected, weeks = expected_false_alarms(judging), judging.validated.weeks
+    if expected < FEW_FALSE_ALARMS:
+        said.append(
+            f"{weeks:.3g} machine-weeks validate: {judging.allowed:g} false alarms a machine-week would be {expected:.1f} in them, "
+            "so the alarm's levels are little more than a guess."
+        )
+    episodes = len(judging.validated.noticed)
+    if episodes < FEW_EPISODES:
+        said.append(f"The alarm's levels rest on {episodes} episodes: the intervals are wide.")
+    return said
+
+
 def _failing_groups(training: Training) -> int | None:
     """How many groups with abnormal rows train and validate; None without groups or classes."""
     groups, rows = training.data.groups, training.split.development
-    if groups is None or training.data.target.task is Task.REGRESSION:
+    if groups is None or training.target.task is Task.REGRESSION:
         return None
-    return len(np.unique(groups[rows][training.data.target.at(rows).abnormal > 0]))
+    return len(np.unique(groups[rows][training.target.at(rows).abnormal > 0]))
 
 
 def metrics(training: Training) -> dict[str, Any]:
@@ -90,6 +119,8 @@ def metrics(training: Training) -> dict[str, Any]:
         result["threshold_rule"] = str(training.rule)
     if training.confusion is not None:
         result["confusion"] = asdict(training.confusion)
+    if training.judging is not None:
+        result["alarm"] = _alarm_metrics(training.judging)
     if training.alarms:
         result["alarms"] = [
             {
@@ -102,11 +133,55 @@ def metrics(training: Training) -> dict[str, Any]:
     return result
 
 
+def _alarm_metrics(judging: Judging) -> dict[str, Any]:
+    """What the manifest's `alarm` section does not say: how the levels were chosen, and what others would give."""
+    return {
+        "allowed_false_alarms_per_machine_week": judging.allowed,
+        "onsets": "known" if judging.onsets_known else "one horizon before the label",
+        "validation": _outcome_metrics(judging.validated),
+        "other_levels": [
+            {"allowed_false_alarms_per_machine_week": allowed, **_outcome_metrics(other)}
+            for allowed, other in judging.others
+        ],
+    }
+
+
+def _outcome_metrics(outcome: Outcome) -> dict[str, Any]:
+    return {
+        **asdict(outcome.levels),
+        "machines": len(outcome.machines),
+        "machine_weeks": round(outcome.weeks, 3),
+        "episodes": len(outcome.noticed),
+        **_rounded(outcome.figures()),
+    }
+
+
+def alarm_figures(judging: Judging) -> list[tuple[str, str, str]]:
+    """Held-out figures of the alarm for people: what, how much, and the interval."""
+    measured = judging.measured or judging.validated
+    values, intervals = measured.figures(), measured.intervals()
+
+    def text(name: str, value: float) -> str:
+        if not np.isfinite(value):
+            return "unknown"
+        if name in {"noticed", "before_label"}:
+            return f"{value:.0%}"
+        if name.startswith("lead"):
+            return ("-" if value < 0 else "") + duration(abs(value))
+        return f"{value:.2g}"
+
+    return [
+        (title, text(name, values[name]), " to ".join(text(name, end) for end in intervals[name]))
+        for name, title in ALARM_FIGURES.items()
+        if np.isfinite(values[name])
+    ]
+
+
 def sizes(training: Training, rows: Rows) -> dict[str, int]:
     """How many rows, abnormal ones and groups a part has."""
     part = {"rows": len(rows)}
-    if training.data.target.task is not Task.REGRESSION:
-        part["abnormal"] = int(training.data.target.at(rows).abnormal.sum())
+    if training.target.task is not Task.REGRESSION:
+        part["abnormal"] = int(training.target.at(rows).abnormal.sum())
     if training.data.groups is not None:
         part["groups"] = len(np.unique(training.data.groups[rows]))
     return part
@@ -125,6 +200,8 @@ def _class_verdict(training: Training, counted: Confusion) -> list[str]:
     found = _share(counted.caught, counted.caught + counted.missed)
     right = _share(counted.caught, counted.caught + counted.false_alarms)
     said = [f"Finds {found} of the abnormal readings; of the readings it calls abnormal, {right} are."]
+    if training.judging is not None:
+        said.append(_alarm_verdict(training.judging))
     if training.alarms:
         first = training.alarms[0]
         said.append(
@@ -134,6 +211,21 @@ def _class_verdict(training: Training, counted: Confusion) -> list[str]:
             f"(over {first.days:.0f} machine-days of normal operation, a reading every {duration(first.step)})."
         )
     return said
+
+
+def _alarm_verdict(judging: Judging) -> str:
+    measured = judging.measured or judging.validated
+    values, count = measured.figures(), len(measured.noticed)
+    noticed = sum(one.at is not None for one in measured.noticed)
+    said = f"Its alarm opens in {_share(noticed, count)} episodes of faults"
+    if noticed:
+        said += f", in {values['before_label']:.0%} of them before their label"
+        if np.isfinite(values["lead_to_full"]):
+            said += f", half of the time at least {duration(max(0.0, values['lead_to_full']))} before the fault is full"
+    return (
+        f"{said}; {values['false_alarms_per_week']:.2g} alarms a machine-week are false (over {measured.weeks:.3g} "
+        f"machine-weeks, a reading every {duration(measured.step)})."
+    )
 
 
 def _regression_verdict(training: Training) -> list[str]:
