@@ -24,7 +24,6 @@ from pydantic import TypeAdapter, ValidationError
 from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
 from ml_inference.model.fields import Value
 from ml_inference.model.manifest import (
-    FORMAT,
     MANIFEST_FILE,
     BoosterFile,
     Feature,
@@ -153,7 +152,7 @@ def write_model(
 
 def _manifest(**fields: Any) -> Manifest:
     """In the oldest format that can say it."""
-    newest = Manifest(format=FORMAT, **fields)
+    newest = Manifest(format=2, **fields)
     return newest if newest.needs_format_2 else newest.model_copy(update={"format": 1})
 
 

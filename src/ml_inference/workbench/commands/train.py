@@ -176,8 +176,8 @@ def _tell(training: Training) -> None:
             f"\nan alarm opens at a smoothed score of {levels.open_score:.3g} and closes below {levels.close_score:.3g} "
             f"(time constant {summary.duration(levels.smoothing_seconds)}); on held-out machines:"
         )
-        for title, value, interval in summary.alarm_figures(training.judging):
-            print(f"  {title:30} {value:>9}   {interval}")
+        for title, figure, interval in summary.alarm_figures(training.judging):
+            print(f"  {title:30} {figure:>9}   {interval}")
     print(flush=True)
     for warning in summary.warnings(training):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
