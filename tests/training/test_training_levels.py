@@ -37,23 +37,22 @@ def fleet(
     return table, odds, episodes
 
 
-def test_smoothing_is_right_for_readings_that_come_irregularly() -> None:
+def test_smoothing_is_right_for_readings_that_come_irregularly_and_no_reading_decides_alone() -> None:
     seconds = np.array([0.0, 60.0, 70.0, 70.0, 4000.0])
     table = series(np.full(5, "m"), seconds)
-    odds = np.array([1.0, 2.0, -1.0, 5.0, 0.0])
-    expected = [1.0]
+    odds = np.array([3.0, 2.0, -1.0, 5.0, 0.0])
+    expected = [1.0]  # the first reading does not open an alarm
     for step, value in zip(np.diff(seconds), odds[1:], strict=True):
-        expected.append(expected[-1] + (1 - np.exp(-step / 300.0)) * (value - expected[-1]))
-    assert smoothed(table, odds, 300.0) == pytest.approx(expected)
+        expected.append(expected[-1] + min(0.5, 1 - np.exp(-step / 300.0)) * (value - expected[-1]))
+    assert smoothed(table, odds, 300.0, closes=1.0) == pytest.approx(expected)
 
 
 def test_a_reading_that_does_not_count_leaves_the_level_as_it_is() -> None:
     odds = np.array([np.nan, 1.0, np.nan, 3.0])
-    level = smoothed(one_machine(4), odds, 60.0)
+    level = smoothed(one_machine(4), odds, 120.0, closes=2.0)
     assert np.isnan(level[0])
     assert level[1:3].tolist() == [1.0, 1.0]
-    # Two minutes passed since the last reading that counted.
-    assert level[3] == pytest.approx(1.0 + (1 - np.exp(-2.0)) * 2.0)
+    assert level[3] == pytest.approx(1.0 + (1 - np.exp(-0.5)) * 2.0)
 
 
 def test_an_alarm_opens_at_the_upper_level_and_closes_below_the_lower_one() -> None:
@@ -77,7 +76,7 @@ def test_an_alarm_before_the_onset_or_in_a_sensors_episode_is_false_and_one_with
         Episode("m", 45 * at, 46 * at, 50 * at, 55 * at, "sensor"),
         Episode("m", 81 * at, 90 * at, 95 * at, 96 * at),
     ]
-    result = outcome(table, odds, episodes, Levels(1.0, 0.5, 0.5))
+    result = outcome(table, odds, episodes, Levels(1.0, 0.51, 0.5))
     assert result.false_alarms.tolist() == [2]
     assert [(one.at, one.alarms) for one in result.noticed] == [(30 * at, 1), (82 * at, 1)]
     figures = result.figures()

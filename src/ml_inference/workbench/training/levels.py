@@ -19,6 +19,10 @@ from ml_inference.workbench.training.table import FloatArray
 
 WEEK = 7 * 86_400.0
 DRAWS = 500
+SMALLEST = 1e-6
+"""Scores nearer to 0 or 1 count as this near, as on a device."""
+MAX_WEIGHT = 0.5
+"""Most that one reading moves the smoothed log-odds, as on a device."""
 
 SMOOTHING_SECONDS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
 """Candidates for the time constant, in seconds. Below the usual step nothing is smoothed."""
@@ -129,16 +133,14 @@ def log_odds(scores: npt.NDArray[np.floating]) -> FloatArray:
     return np.log(chance / (1.0 - chance))
 
 
-SMALLEST = 1e-6
-
-
-def smoothed(table: Series, odds: FloatArray, smoothing_seconds: float) -> FloatArray:
+def smoothed(table: Series, odds: FloatArray, smoothing_seconds: float, closes: float = LOWEST) -> FloatArray:
     """Exponentially smoothed log-odds of each machine, right for readings that come irregularly.
 
     Args:
         table: The rows.
         odds: Shape (n,), in the series' order; NaN where a reading does not count (the machine stands still).
         smoothing_seconds: Time constant.
+        closes: Log-odds of the closing level, above which a machine's first reading does not count.
 
     Returns:
         Shape (n,); where a reading does not count, what stood before; NaN before the first that does.
@@ -148,13 +150,13 @@ def smoothed(table: Series, odds: FloatArray, smoothing_seconds: float) -> Float
         counted = np.flatnonzero(np.isfinite(odds[part])) + part.start
         if not len(counted):
             continue
-        steps = np.diff(table.seconds[counted])
-        alphas = -np.expm1(-np.maximum(steps, 0.0) / smoothing_seconds)
+        # A reading counts for the time since the machine's reading before, whether that one counted or not.
+        steps = np.diff(table.seconds[part], prepend=table.seconds[part.start])[counted - part.start]
+        weights = np.minimum(-np.expm1(-np.maximum(steps[1:], 0.0) / smoothing_seconds), MAX_WEIGHT)
         values = odds[counted]
-        pairs = zip(alphas.tolist(), values[1:].tolist(), strict=True)
-        result[counted] = list(
-            accumulate(pairs, lambda old, new: old + new[0] * (new[1] - old), initial=float(values[0]))
-        )
+        first = min(float(values[0]), closes)
+        pairs = zip(weights.tolist(), values[1:].tolist(), strict=True)
+        result[counted] = list(accumulate(pairs, lambda old, new: old + new[0] * (new[1] - old), initial=first))
         _carry(result, counted, part)
     return result
 
@@ -208,7 +210,8 @@ def outcome(table: Series, odds: FloatArray, episodes: Sequence[Episode], levels
         episodes: Of these machines.
         levels: To try.
     """
-    level = smoothed(table, odds, levels.smoothing_seconds)
+    closes = float(log_odds(np.array(levels.close_score)))
+    level = smoothed(table, odds, levels.smoothing_seconds, closes)
     return _outcome(_Judge(table, episodes), level, levels)
 
 
