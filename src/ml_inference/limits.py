@@ -28,5 +28,9 @@ LITE_DEAD_NETWORK_SECONDS = 90.0
 answer (measured)."""
 LITE_STALL_SECONDS = 5.0
 """Nucleus lite blocks for so long on each message to a subscriber that does not read (measured)."""
+CALL_SECONDS = 2 * LITE_STALL_SECONDS
+"""For so long the answer to a call is waited for."""
+CLOUD_ANSWER_SECONDS = 6 * LITE_STALL_SECONDS
+"""For so long the answer to a publish to the cloud is waited for: a stalled lite takes them one by one."""
 MAX_FLOAT32 = 3.4028234663852886e38
 """Largest finite float32, which is what a booster calculates with: beyond it a value is infinite to the model."""

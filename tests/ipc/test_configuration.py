@@ -132,17 +132,20 @@ def test_a_wrong_value_leaves_the_old_configuration_in_force_and_says_so_until_i
     assert score(line)["threshold"] == 0.4
 
 
-def test_an_input_topic_that_is_refused_leaves_the_old_configuration_in_force(line: Line) -> None:
-    problem = in_force(line, InputTopic="not/allowed", Threshold=0.9)["problems"]["configuration"]
+def test_an_input_topic_that_is_refused_leaves_the_old_subscription_until_it_is_allowed(make_line: MakeLine) -> None:
+    line = make_line(timing={"listen_grace": 0.2, "listen_retry": 0.1})
+    in_force(line, InputTopic="not/allowed", Threshold=0.9)
+    problem = line.health.until(lambda health: "input" in health["problems"])["problems"]["input"]
     assert problem.startswith("InputTopic: cannot subscribe to 'not/allowed': UnauthorizedError")
     assert line.subscriptions == [REQUEST]
-    assert score(line)["threshold"] == 0.5
+    assert score(line)["threshold"] == 0.9
     line.nucleus.faults.drop_connections(NAME)
     line.health.next()
-    assert score(line)["threshold"] == 0.5
+    assert score(line)["threshold"] == 0.9
     line.configure(accessControl=policy("not/allowed"))
-    line.health.until(lambda health: "configuration" not in health["problems"])
+    line.health.until(lambda health: "input" not in health["problems"])
     assert line.subscriptions == ["not/allowed"]
+    assert line.log.read_text().count("tried again until a deployment allows it") == 1
 
 
 @pytest.mark.parametrize("profile", ["lite"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.line import Line, accounted
+from support.line import NAME, Line, accounted
 from support.models import ABNORMAL, NORMAL
 
 REAL_MESSAGE = {
@@ -140,11 +140,27 @@ def test_it_cannot_start_with_a_bad_model_or_configuration_and_says_why(make_lin
     for setting, reason in (
         (f"ModelDirectory={line.work}", "manifest: cannot read"),
         ("Threshold=high", "Threshold: Input should be a valid number (got 'high')"),
-        ("InputTopic=elsewhere", "InputTopic: cannot subscribe to 'elsewhere': UnauthorizedError"),
     ):
         settings = ["--set", f"ModelDirectory={line.model}", "--set", setting]
         done = line.run(*settings)
         assert (done.returncode, reason in done.stdout) == (1, True), done.stdout
+
+
+def test_a_missing_permission_on_the_input_topic_is_a_problem_that_a_deployment_cures(
+    make_line: Callable[..., Line],
+) -> None:
+    line = make_line(start=False)
+    line.start(wait=False, InputTopic="elsewhere", timing={"listen_retry": 0.1})
+    health = line.health.until(lambda health: "input" in health["problems"])
+    assert health["problems"]["input"].startswith("InputTopic: cannot subscribe to 'elsewhere': UnauthorizedError")
+    assert health["state"] == "starting"
+    operations = ["aws.greengrass#SubscribeToTopic", "aws.greengrass#PublishToTopic"]
+    policy = {f"{NAME}:pubsub:more": {"operations": operations, "resources": ["elsewhere"]}}
+    line.configure(accessControl={"aws.greengrass.ipc.pubsub": policy})
+    assert line.health.until(lambda health: health["state"] == "running")["problems"] == {}
+    line.nucleus.publish("elsewhere", json.dumps(NORMAL).encode())
+    assert "score" in line.results.next()
+    assert line.log.read_text().count("cannot subscribe") == 1
 
 
 def test_it_cannot_start_outside_greengrass_and_says_so(make_line: Callable[..., Line]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ml_inference.serving.component import EXIT_CANNOT_START
+from ml_inference.serving.exits import EXIT_CANNOT_START
 from support.line import SECONDS, Line
 from support.models import NORMAL, train_small
 
@@ -36,7 +36,7 @@ def test_a_configuration_that_is_wrong_at_a_restart_leaves_the_one_before_in_for
     line.configure(**bad)
     line.start(wait=False)
     health = line.health.until(lambda health: health["state"] == "running" and health["problems"])
-    assert next(iter(bad)) in health["problems"]["configuration"]
+    assert next(iter(bad)) in "".join(health["problems"].values())
     line.send_json(NORMAL)
     assert line.results.next()["threshold"] == 0.25
     line.configure(MaxQueue=5, InputTopic="ml/inference/request")

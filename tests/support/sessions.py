@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from threading import Condition, Event
-from typing import Any
 
 from awsiot.eventstreamrpc import ConnectionClosedError, StreamClosedError
 from awsiot.greengrasscoreipc.model import InvalidArgumentsError, ServiceError, UnauthorizedError
+
+from ml_inference.greengrass.errors import classify
+from ml_inference.greengrass.session import Answered
 
 REFUSED = ServiceError(message="no network")
 INVALID = InvalidArgumentsError(message="bad topic")
@@ -18,18 +19,17 @@ BROKEN = StreamClosedError()
 class Call:
     """A publish that waits for its answer."""
 
-    def __init__(self, topic: str, payload: bytes, qos: int | None) -> None:
+    def __init__(self, topic: str, payload: bytes, qos: int | None, answered: Answered) -> None:
         self.topic = topic
         self.payload = payload
         self.qos = qos
-        self.future: Future[Any] = Future()
+        self.done = False
+        self._answered = answered
 
     def answer(self, error: Exception | None = None) -> None:
         """Succeed, or fail with an error."""
-        if error is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(error)
+        self.done = True
+        self._answered(None if error is None else classify(error))
 
 
 class FakeSession:
@@ -46,11 +46,11 @@ class FakeSession:
         self.lost = Event()
         self._changed = Condition()
 
-    def publish_local(self, topic: str, payload: bytes) -> Future[Any]:
-        return self._publish(Call(topic, payload, None))
+    def publish_local(self, topic: str, payload: bytes, answered: Answered) -> None:
+        self._publish(Call(topic, payload, None, answered))
 
-    def publish_cloud(self, topic: str, payload: bytes, qos: int) -> Future[Any]:
-        return self._publish(Call(topic, payload, qos))
+    def publish_cloud(self, topic: str, payload: bytes, qos: int, answered: Answered) -> None:
+        self._publish(Call(topic, payload, qos, answered))
 
     def break_off(self) -> None:
         """The connection is gone: every call ends, and each further one fails at once."""
@@ -61,7 +61,7 @@ class FakeSession:
 
     def open(self) -> list[Call]:
         """Calls that have no answer yet."""
-        return [call for call in self.calls if not call.future.done()]
+        return [call for call in self.calls if not call.done]
 
     def payloads(self) -> list[bytes]:
         return [call.payload for call in self.calls]
@@ -72,10 +72,9 @@ class FakeSession:
             assert self._changed.wait_for(lambda: len(self.calls) >= count, timeout), f"only {len(self.calls)} calls"
             return list(self.calls)
 
-    def _publish(self, call: Call) -> Future[Any]:
+    def _publish(self, call: Call) -> None:
         with self._changed:
             self.calls.append(call)
             self._changed.notify_all()
         if not isinstance(self.at_once, str):
             call.answer(self.at_once)
-        return call.future

@@ -61,7 +61,7 @@ def serve(make_component: Callable[[], Component]) -> int:
         stream=sys.stdout,
     )
     logging.getLogger("ml_inference").setLevel(logging.INFO)
-    from ml_inference.greengrass.session import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped
+    from ml_inference.greengrass.errors import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped
 
     try:
         component = make_component()

@@ -1,101 +1,36 @@
 """Publishes results to AWS IoT Core without ever making the fast path wait.
 
 New results go first and straight from memory; what the nucleus refuses, or what comes while the cloud is out of reach,
-goes to the outbox on disk and follows later, beside the new ones. A message is given up only by the outbox's bound, and
-counted. The accounting holds at every moment, in scored readings:
-
-    for the cloud + carried over = delivered + waiting + expired + unwanted
+goes to the outbox on disk and follows later, beside the new ones. A message is dropped only by the outbox's bound or because
+it can never be delivered, and counted (`Ledger`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from threading import Condition, Thread
-from typing import Any
 
-from awsiot.greengrasscoreipc.model import GreengrassCoreIPCError, InvalidArgumentsError
-
-from ml_inference.delivery.local import ATTEMPTS
+from ml_inference.delivery.backlog import MEMORY_MESSAGES, Backlog
+from ml_inference.delivery.ledger import CloudCounts, Ledger
 from ml_inference.delivery.outbox.outbox import Outbox, OutboxMessage, StoredMessage
 from ml_inference.delivery.pacing import Pacer
 from ml_inference.delivery.routing import Message
-from ml_inference.greengrass.session import Session, describe
+from ml_inference.delivery.window import WINDOW, Window
+from ml_inference.greengrass.errors import Failure, FailureKind
+from ml_inference.greengrass.session import Session
+from ml_inference.limits import CLOUD_ANSWER_SECONDS
+from ml_inference.logs import Occurrences
 
-WINDOW = 8
-"""Messages in flight; nucleus lite refuses an eleventh that is unacknowledged."""
-WINDOW_BYTES = 14_000
-"""Bytes in flight, topics included; nucleus lite holds 15 kB of packets."""
-PACKET_BYTES = 16
-"""What MQTT adds to a topic and a payload, at most."""
-MEMORY_MESSAGES = 1_000
-"""New results that may wait in memory before they go to disk."""
-MEMORY_BYTES = 10_000_000
-"""Payloads of new results that may be in memory where the disk does not keep up."""
 SPILL_SECONDS = 1.0
 """While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash."""
-ANSWER_SECONDS = 30.0
-"""A stalled nucleus lite needs some 5 s for each message."""
 LONGEST_NAP = 60.0
-DOUBTFUL_MESSAGES = 10
-"""Nucleus lite answers a QoS 1 publish when it has written it to its socket. If the network or the broker goes then, it
-forgets as many as it allows to be unacknowledged, and tells nobody."""
-SLOW = 1.5
-"""Times as long as at full pace. If the window was not filled within that, there was room for another message, and a refusal
-means that the cloud is gone."""
-TOO_MANY = 3
+MAX_EXPLAINED_REFUSALS = 3
 """Refusals in a row, over some 50 ms, that a full window alone does not explain."""
-DOUBTFUL_SECONDS = 90.0
-"""For so long a dead network can look alive to lite: it asks every 30 s, and closes when the next asking finds no answer."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CloudCounts:
-    """Scored readings on their way to the cloud.
-
-    Attributes:
-        delivered: Taken by the nucleus: sent on lite, spooled on classic. What it took last is taken back, and goes again,
-            if the cloud then turns out to be out of reach. An outage so short that nothing was sent meanwhile goes unseen.
-        waiting: In memory, in flight or in the outbox.
-        expired: Given up: for want of space or a disk that is too slow, the oldest normal results first; lost with a damaged
-            file; or refused as invalid.
-        unwanted: Not wanted by `CloudPublish`.
-        carried_over: Of those, found in the outbox, scored by an earlier process.
-    """
-
-    delivered: int
-    waiting: int
-    expired: int
-    unwanted: int
-    carried_over: int
-
-    def as_message(self) -> dict[str, int]:
-        """As they stand in the health message."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """A message on its way.
-
-    Attributes:
-        message: What was sent.
-        order: Its place among the new results.
-        stored: Its place in the outbox; None for a new result.
-        sent: When, in seconds of the monotonic clock.
-    """
-
-    message: Message
-    order: int
-    stored: int | None
-    sent: float
 
 
 class CloudPublisher:
@@ -106,6 +41,10 @@ class CloudPublisher:
         qos: MQTT quality of service.
         monotonic: Seconds of a clock that never goes back.
         answer: Seconds without an answer after which a publish counts as refused.
+        pacer: Decides how fast; None for the usual one.
+
+    Attributes:
+        problem: What is wrong with the way to the cloud; None if nothing is known to be.
     """
 
     def __init__(
@@ -114,36 +53,25 @@ class CloudPublisher:
         *,
         qos: int,
         monotonic: Callable[[], float],
-        answer: float = ANSWER_SECONDS,
+        answer: float = CLOUD_ANSWER_SECONDS,
+        pacer: Pacer | None = None,
     ) -> None:
-        self._open_outbox = open_outbox
         self._monotonic = monotonic
-        self._answer = answer
-        self._pacer = Pacer(monotonic)
+        self._pacer = pacer or Pacer(monotonic)
         # Guards everything below, and is never held while the SDK or the disk is at work.
         self._changed = Condition()
         self._news = False
         self._session: Session | None = None
         self._qos = qos
-        self._live: deque[tuple[int, Message]] = deque()
-        self._offered = 0
-        self._in_flight: dict[int, _Flight] = {}
-        self._sent = 0
-        self._answers: list[tuple[int, BaseException | None]] = []
-        self._doubtful: deque[tuple[float, int, Message]] = deque(maxlen=DOUBTFUL_MESSAGES)
-        self._taken_back: deque[str] = deque(maxlen=2 * DOUBTFUL_MESSAGES)
-        self._suspect = ""
-        self._losses = 0
-        self._deliver_until: float | None = None
         self._resized: int | None = None
-        self._delivered = self._expired = self._unwanted = self._carried_over = self._in_memory = self._on_disk = 0
-        self._given_up = 0
-        self._bytes = 0
+        self._backlog = Backlog()
+        self._window = Window(monotonic, answer)
+        self._ledger = Ledger()
+        self._deliver_until: float | None = None
         self._out_of_reach_since: float | None = None
-        self._failures = 0
-        self._thread = Thread(target=self._run, name="cloud", daemon=True)
+        self._errors = Occurrences()
+        self._thread = Thread(target=self._run, args=(open_outbox,), name="cloud", daemon=True)
         self.problem: str | None = None
-        self.recovery: Sequence[str] = ()
 
     def start(self) -> None:
         """Begin; until a session is attached everything waits."""
@@ -160,22 +88,9 @@ class CloudPublisher:
         """The session is over: what was in flight has not been delivered, as far as anybody knows."""
         with self._changed:
             self._session = None
-            self._suspect_oldest()
+            self._window.suspect_oldest()
             self._return_in_flight()
             self._wake()
-
-    def _suspect_oldest(self) -> None:
-        """What breaks each connection on which it is sent would do so for ever, and keep everything else from going."""
-        answered = {number for number, _ in self._answers}
-        oldest = next((number for number in self._in_flight if number not in answered), None)
-        if oldest is None:
-            return
-        identity = self._in_flight[oldest].message.id
-        self._losses = self._losses + 1 if identity == self._suspect else 1
-        self._suspect = identity
-        if self._losses >= ATTEMPTS:
-            error = InvalidArgumentsError(message=f"the connection broke {ATTEMPTS} times when it was sent")
-            self._answers.append((oldest, error))
 
     def offer(self, messages: Sequence[Message], unwanted: int = 0) -> None:
         """Take messages for the cloud. Never blocks for longer than a lock.
@@ -185,13 +100,10 @@ class CloudPublisher:
             unwanted: Scored readings of the same input that the cloud does not want.
         """
         with self._changed:
-            self._unwanted += unwanted
+            self._ledger.offered(sum(message.weight for message in messages), unwanted)
             for message in messages:
-                self._live.append((self._offered, message))
-                self._offered += 1
-                self._in_memory += message.weight
-                self._bytes += len(message.payload)
-            if self._bytes > MEMORY_BYTES:
+                self._backlog.add(message)
+            if self._backlog.overfull:
                 self._shed()
             if messages:
                 self._wake()
@@ -207,9 +119,12 @@ class CloudPublisher:
     def counts(self) -> CloudCounts:
         """The counts at one moment."""
         with self._changed:
-            waiting = self._in_memory + self._on_disk
-            expired = self._expired + self._given_up
-            return CloudCounts(self._delivered, waiting, expired, self._unwanted, self._carried_over)
+            return self._ledger.counts()
+
+    @property
+    def recovery(self) -> Sequence[str]:
+        """What the outbox reports of its file, a sentence each."""
+        return self._ledger.recovery
 
     @property
     def offline(self) -> bool:
@@ -235,24 +150,23 @@ class CloudPublisher:
 
     # On the thread.
 
-    def _run(self) -> None:
-        outbox = self._open_outbox()
-        self._account(outbox)
+    def _run(self, open_outbox: Callable[[], Outbox]) -> None:
+        outbox = open_outbox()
+        self._settle_outbox(outbox)
         while (nap := self._try_step(outbox)) is not None:
             with self._changed:
                 if nap > 0 and not self._news:
                     self._changed.wait(nap)
         outbox.close()
-        self._account(outbox)
+        self._settle_outbox(outbox)
 
     def _try_step(self, outbox: Outbox) -> float | None:
-        """A step that an error of ours does not end."""
+        """A step that an internal error does not end."""
         try:
             return self._step(outbox)
         except Exception:
-            self._failures += 1
-            if self._failures & (self._failures - 1) == 0:
-                logger.exception("%d errors in the delivery to the cloud; the last", self._failures)
+            if self._errors.add():
+                logger.exception("%d errors in the delivery to the cloud; the last", self._errors.count)
             self.problem = "an internal error in the delivery to the cloud; see the log"
         with self._changed:
             self._news = False
@@ -267,18 +181,13 @@ class CloudPublisher:
         """
         with self._changed:
             self._news = False
-            late = self._monotonic() - self._answer
-            for number, flight in self._in_flight.items():
-                if flight.sent <= late:
-                    self._answers.append((number, TimeoutError(f"no answer within {self._answer:g} s")))
-            answers, self._answers = self._answers, []
             resized, self._resized = self._resized, None
         if resized is not None:
             outbox.resize(resized)
-            self._account(outbox)
-        self._settle(answers, outbox)
+            self._settle_outbox(outbox)
+        self._settle(outbox)
         if self._is_over():
-            self._settle(self._answers, outbox)
+            self._settle(outbox)
             self._spill(outbox)
             return None
         self._spill_if_due(outbox)
@@ -293,144 +202,80 @@ class CloudPublisher:
             if self._monotonic() >= self._deliver_until:
                 self._return_in_flight()
                 return True
-            hopeless = not self._live or self._session is None or self._pacer.offline
-            return hopeless and not self._in_flight
+            hopeless = not self._backlog or self._session is None or self._pacer.offline
+            return hopeless and not self._window
 
-    def _settle(self, answers: Sequence[tuple[int, BaseException | None]], outbox: Outbox) -> None:
+    def _settle(self, outbox: Outbox) -> None:
         """Take the answers of the nucleus into account."""
         delivered: list[int] = []
         invalid: list[int] = []
         with self._changed:
-            for number, error in answers:
-                flight = self._in_flight.pop(number, None)
-                if flight is None:
-                    continue  # of a session that is over, or too late
-                if error is None:
+            for flight, failure in self._window.settle():
+                if failure is None:
                     self._pacer.succeeded()
                     self.problem = None
-                elif _is_invalid(error):
+                    if self._qos:
+                        self._window.confirm_later(flight)
+                elif failure.kind is FailureKind.INVALID:
                     # It would be refused for ever, and hold up everything behind it.
-                    self._pacer.undecided()
-                    logger.error("the nucleus finds a message to %r invalid: %s", flight.message.topic, describe(error))
+                    self._pacer.inconclusive()
+                    logger.error("a message to %r is dropped: %s", flight.message.topic, failure.text)
                 else:
-                    self._refused(flight.message, error)
-                    self._put_back(flight)
+                    self._refused(flight.message, failure)
+                    if flight.stored is None:  # one from the outbox never left it
+                        self._backlog.put_back(flight.order, flight.message)
                     continue
-                if error is None and self._qos:
-                    self._doubtful.append((self._monotonic(), flight.order, flight.message))
                 if flight.stored is not None:
-                    (delivered if error is None else invalid).append(flight.stored)
+                    (delivered if failure is None else invalid).append(flight.stored)
                     continue
-                self._leave_memory(flight.message)
-                if error is None:
-                    self._delivered += flight.message.weight
+                self._backlog.forget(flight.message)
+                if failure is None:
+                    self._ledger.delivered(flight.message.weight)
                 else:
-                    self._given_up += flight.message.weight
+                    self._ledger.dropped(flight.message.weight)
         if delivered:
-            self._account(outbox, delivered=outbox.remove(delivered).weight)
+            self._settle_outbox(outbox, delivered=outbox.remove(delivered).weight)
         if invalid:
-            self._account(outbox, invalid=outbox.remove(invalid).weight)
+            self._settle_outbox(outbox, dropped=outbox.remove(invalid).weight)
 
-    def _account(
-        self, outbox: Outbox, *, to_disk: Sequence[Message] = (), delivered: int = 0, invalid: int = 0
-    ) -> None:
-        """Take over the outbox's own counts, together with the readings that went there or came from there."""
+    def _settle_outbox(self, outbox: Outbox, *, stored: int = 0, delivered: int = 0, dropped: int = 0) -> None:
         with self._changed:
-            explained = self._on_disk + self._expired - delivered - invalid
-            for message in to_disk:
-                explained += message.weight
-                self._leave_memory(message)
-            self._delivered += delivered
-            self._given_up += invalid
-            self._on_disk = outbox.waiting.weight
-            self._expired = outbox.expired.weight + outbox.lost.weight
-            # The rest was found in the file: at the start, or when a file that could not be used can be used again.
-            self._carried_over += self._on_disk + self._expired - explained
-            self.recovery = outbox.problems
+            self._ledger.settle(outbox, stored=stored, delivered=delivered, dropped=dropped)
 
-    def _refused(self, message: Message, error: BaseException) -> None:
+    def _refused(self, message: Message, failure: Failure) -> None:
         was_offline = self._pacer.offline
         self._pacer.refused()
-        self.problem = f"AWS IoT Core: {describe(error)}"
+        self.problem = f"AWS IoT Core: {failure.text}"
         if self._pacer.offline and not was_offline:
-            logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", describe(error))
-        if self._pacer.refusals >= TOO_MANY or not self._window_may_be_full(message):
-            self._take_back_doubtful(certain=self._pacer.offline)
-
-    def _window_may_be_full(self, refused: Message) -> bool:
-        """Whether the nucleus may have refused a message only because it came too soon after others."""
-        since = self._monotonic() - SLOW * DOUBTFUL_MESSAGES / self._pacer.rate
-        recent = [message for moment, _, message in self._doubtful if moment >= since]
-        return len(recent) == DOUBTFUL_MESSAGES or _packet_bytes([*recent, refused]) > WINDOW_BYTES
-
-    def _take_back_doubtful(self, *, certain: bool) -> None:
-        """What the nucleus took last may never have left the device; it goes again, with the same id.
-
-        Args:
-            certain: Whether the cloud is out of reach. If it only may be, nothing goes a third time: others may fill the window.
-        """
-        since = self._monotonic() - DOUBTFUL_SECONDS
-        doubtful = [each for each in self._doubtful if each[0] >= since]
-        self._doubtful.clear()
-        for moment, order, message in reversed(doubtful):  # each goes before what is waiting
-            if message.id in self._taken_back and not certain:
-                self._doubtful.appendleft((moment, order, message))
-                continue
-            self._taken_back.append(message.id)
-            self._delivered -= message.weight
-            self._in_memory += message.weight
-            self._bytes += len(message.payload)
-            self._put_back(_Flight(message, order, None, moment))
+            logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", failure.text)
+        unexplained = self._pacer.refusals >= MAX_EXPLAINED_REFUSALS
+        if unexplained or not self._window.may_be_full(message, self._pacer.rate):
+            for flight in self._window.take_back(certain=self._pacer.offline):  # with the same id
+                self._ledger.taken_back(flight.message.weight)
+                self._backlog.remember(flight.message)
+                self._backlog.put_back(flight.order, flight.message)
 
     def _return_in_flight(self) -> None:
-        """Nobody will hear the answers that are still missing."""
-        final = [(number, error) for number, error in self._answers if error is None or _is_invalid(error)]
-        self._answers = final
-        answered = {number for number, _ in self._answers}
-        for number in [number for number in self._in_flight if number not in answered]:
-            self._put_back(self._in_flight.pop(number))
-
-    def _put_back(self, flight: _Flight) -> None:
-        """Let a message wait again in its place; one from the outbox never left it."""
-        if flight.stored is not None:
-            return
-        # Only what was sent before and came back, a window at most, can be older.
-        older = 0
-        while older < len(self._live) and self._live[older][0] < flight.order:
-            older += 1
-        self._live.insert(older, (flight.order, flight.message))
-
-    def _leave_memory(self, message: Message) -> None:
-        self._in_memory -= message.weight
-        self._bytes -= len(message.payload)
+        for flight in self._window.return_unanswered():
+            if flight.stored is None:
+                self._backlog.put_back(flight.order, flight.message)
 
     def _shed(self) -> None:
-        """Give up what the disk is too slow for: the oldest normal results, then the oldest alarms; never for each offer."""
-        excess = self._bytes - MEMORY_BYTES * 3 // 4
-        given_up = 0
-        for alarms in (False, True):
-            kept: deque[tuple[int, Message]] = deque()
-            for order, message in self._live:
-                if excess > 0 and message.alarm == alarms:
-                    excess -= len(message.payload)
-                    given_up += message.weight
-                    self._leave_memory(message)
-                else:
-                    kept.append((order, message))
-            self._live = kept
-        self._given_up += given_up
-        logger.warning("the disk does not keep up: %d results for the cloud were given up", given_up)
+        """Drop what the disk is too slow for; many at a time, never for each offer."""
+        dropped = sum(message.weight for message in self._backlog.shed())
+        self._ledger.dropped(dropped)
+        logger.warning("the disk does not keep up: %d results for the cloud were dropped", dropped)
 
     def _spill_if_due(self, outbox: Outbox) -> None:
         with self._changed:
-            moment = self._monotonic()
-            many = len(self._live) > MEMORY_MESSAGES
-            if not self._live or not (many or self._pacer.offline or self._session is None):
+            now = self._monotonic()
+            many = len(self._backlog) > MEMORY_MESSAGES
+            if not self._backlog or not (many or self._pacer.offline or self._session is None):
                 self._out_of_reach_since = None
                 return
             if self._out_of_reach_since is None:
-                self._out_of_reach_since = moment
-            if not many and moment < self._spill_at():
+                self._out_of_reach_since = now
+            if not many and now < self._spill_at():
                 return
         self._spill(outbox)
         self._out_of_reach_since = None
@@ -439,16 +284,16 @@ class CloudPublisher:
         """When results in memory are to be on disk; the answer to an older one, which then belongs before them, may take as long."""
         if self._out_of_reach_since is None:
             return inf
-        awaited = any(flight.stored is None for flight in self._in_flight.values())
+        awaited = any(flight.stored is None for flight in self._window.flights)
         return self._out_of_reach_since + SPILL_SECONDS * (2 if awaited else 1)
 
     def _spill(self, outbox: Outbox) -> None:
         """Move what waits in memory to disk."""
         with self._changed:
-            taken, self._live = self._live, deque()
-        messages = [message for _, message in taken]
-        if not messages:
+            taken = self._backlog.take_all()
+        if not taken:
             return
+        messages = [message for _, message in taken]
         try:
             outbox.put(
                 [
@@ -458,9 +303,12 @@ class CloudPublisher:
             )
         except BaseException:
             with self._changed:
-                self._live.extendleft(reversed(taken))
+                self._backlog.return_all(taken)
             raise
-        self._account(outbox, to_disk=messages)
+        with self._changed:
+            for message in messages:
+                self._backlog.forget(message)
+            self._ledger.settle(outbox, stored=sum(message.weight for message in messages))
 
     def _send_next(self, outbox: Outbox) -> float:
         """Send one message if the pace allows; new results before old ones.
@@ -470,18 +318,18 @@ class CloudPublisher:
         """
         with self._changed:
             session = self._session
-            if session is None or len(self._in_flight) >= WINDOW:
+            if session is None or self._window.full:
                 return inf
             pause = self._pacer.wait()
             if pause > 0:
                 return pause
             number = None
-            if self._live:
-                order, message = self._live[0]
-                if not self._fits(message):
+            if self._backlog:
+                message = self._backlog.first()
+                if not self._window.fits(message):
                     return inf
-                self._live.popleft()
-                number = self._launch(_Flight(message, order, None, self._monotonic()))
+                order, message = self._backlog.take()
+                number = self._launch(message, order, None)
         if number is None:
             held = self._next_stored(outbox)
             if held is None:
@@ -489,58 +337,37 @@ class CloudPublisher:
             kept = held.message
             message = Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id)
             with self._changed:
-                if self._session is not session or not self._fits(message):
+                if self._session is not session or not self._window.fits(message):
                     return inf
-                number = self._launch(_Flight(message, 0, held.sequence, self._monotonic()))
-        future = session.publish_cloud(message.topic, message.payload, self._qos)
-        future.add_done_callback(partial(self._answered, number))
+                number = self._launch(message, 0, held.sequence)
+        session.publish_cloud(message.topic, message.payload, self._qos, partial(self._answered, number))
         return 0.0
 
-    def _fits(self, message: Message) -> bool:
-        """Whether the window has room; a message that is larger than the window goes alone."""
-        if not self._in_flight:
-            return True
-        return _packet_bytes([*(flight.message for flight in self._in_flight.values()), message]) <= WINDOW_BYTES
-
-    def _launch(self, flight: _Flight) -> int:
-        self._sent += 1
-        self._in_flight[self._sent] = flight
+    def _launch(self, message: Message, order: int, stored: int | None) -> int:
         self._pacer.sent()
-        return self._sent
+        return self._window.launch(message, order, stored)
 
     def _next_stored(self, outbox: Outbox) -> StoredMessage | None:
         """The oldest message of the outbox that is not in flight; none any more when the component stops."""
         with self._changed:
             if self._deliver_until is not None:
                 return None
-            in_flight = {flight.stored for flight in self._in_flight.values()}
+            in_flight = {flight.stored for flight in self._window.flights}
         return next((held for held in outbox.peek(WINDOW) if held.sequence not in in_flight), None)
 
-    def _answered(self, number: int, future: Future[Any]) -> None:
-        """Runs on the SDK's thread, or on this one if the future had already ended."""
-        error = future.exception()
-        if error is not None and not isinstance(error, GreengrassCoreIPCError):
+    def _answered(self, number: int, failure: Failure | None) -> None:
+        """Runs on the SDK's thread, or on this one if the answer was known at once."""
+        if failure is not None and failure.kind is FailureKind.LOST:
             return  # The connection is going; `detach` collects what was on it, in order.
         with self._changed:
-            self._answers.append((number, error))
+            self._window.answered(number, failure)
             self._wake()
 
     def _nap(self, pause: float) -> float:
         """Seconds until something is due without anybody telling."""
         with self._changed:
-            moment = self._monotonic()
-            due = [moment + min(pause, LONGEST_NAP), self._spill_at()]
-            due += [flight.sent + self._answer for flight in self._in_flight.values()]
+            now = self._monotonic()
+            due = [now + min(pause, LONGEST_NAP), self._spill_at(), *self._window.next_timeout()]
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
-            return max(0.0, min(due) - moment)
-
-
-def _packet_bytes(messages: Iterable[Message]) -> int:
-    """What messages take as MQTT packets."""
-    return sum(len(message.topic.encode()) + len(message.payload) + PACKET_BYTES for message in messages)
-
-
-def _is_invalid(error: BaseException) -> bool:
-    """Whether the same message would be refused again and again."""
-    return isinstance(error, InvalidArgumentsError)
+            return max(0.0, min(due) - now)

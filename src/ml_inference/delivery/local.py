@@ -9,22 +9,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 from threading import Condition, Lock
-from typing import Any
 
-from awsiot.greengrasscoreipc.model import GreengrassCoreIPCError
-
+from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS, ConnectionGuard
 from ml_inference.delivery.routing import Message
-from ml_inference.greengrass.session import Session, describe
+from ml_inference.greengrass.errors import Failure, FailureKind
+from ml_inference.greengrass.session import Session
+from ml_inference.logs import Occurrences
 
 WINDOW = 32
 """Messages in flight. More bring nothing, and each may block a stalled lite for 5 s."""
 RESERVE = 4
 """Beside these, for what must get out even when results alone would fill the window: the health message."""
-ATTEMPTS = 5
-"""Lost connections in a row on which the same message was the oldest without an answer, after which it is given up: the
-payload itself may be what breaks the connection (as a frame over 10,000 bytes does on nucleus lite)."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +45,9 @@ class LocalPublisher:
         self._next = 0
         self._abandoned = False
         self._progress = monotonic()
-        self._suspect: Message | None = None
-        self._losses = 0
+        self._guard = ConnectionGuard()
+        self._failures = Occurrences()
         self.published = 0
-        self.failed = 0
 
     def attach(self, session: Session) -> None:
         """Go on over a new session, first with what the last one left."""
@@ -70,18 +66,13 @@ class LocalPublisher:
         with self._sending, self._changed:
             self._session = None
             if self._in_flight:
-                self._suspect_first()
+                number, oldest = next(iter(self._in_flight.items()))
+                if self._guard.lost(oldest):
+                    del self._in_flight[number]
+                    self._fail(oldest, f"dropped after {MAX_LOST_CONNECTIONS} lost connections")
                 self._again.extend(self._in_flight.values())
                 self._in_flight.clear()
             self._changed.notify_all()
-
-    def _suspect_first(self) -> None:
-        number, oldest = next(iter(self._in_flight.items()))
-        self._losses = self._losses + 1 if oldest is self._suspect else 1
-        self._suspect = oldest
-        if self._losses >= ATTEMPTS:
-            del self._in_flight[number]
-            self._fail(oldest, f"the connection broke {ATTEMPTS} times when it was sent")
 
     def publish(self, message: Message) -> None:
         """Send a message; waits while too many are in flight or there is no session.
@@ -124,6 +115,11 @@ class LocalPublisher:
         with self._changed:
             return len(self._in_flight) + len(self._again)
 
+    @property
+    def failed(self) -> int:
+        """Messages that the nucleus refused, or that were dropped."""
+        return self._failures.count
+
     def abandon(self) -> None:
         """Wait for nothing any more: the time to stop is over."""
         with self._changed:
@@ -157,29 +153,25 @@ class LocalPublisher:
             if not self._in_flight:
                 self._progress = self._monotonic()
             self._in_flight[number] = message
-        future = session.publish_local(message.topic, message.payload)
-        future.add_done_callback(lambda done: self._answered(number, done))
+        session.publish_local(message.topic, message.payload, partial(self._answered, number))
 
-    def _answered(self, number: int, future: Future[Any]) -> None:
-        """Runs on the SDK's thread, or on the caller's if the future had already ended."""
+    def _answered(self, number: int, failure: Failure | None) -> None:
+        """Runs on the SDK's thread, or on the caller's if the answer was known at once."""
         with self._changed:
             message = self._in_flight.get(number)
             if message is None:
                 return  # of a session that is over
-            error = future.exception()
-            if error is not None and not isinstance(error, GreengrassCoreIPCError):
+            if failure is not None and failure.kind is FailureKind.LOST:
                 return  # The connection is going; `detach` collects what was on it, in order.
             if number == next(iter(self._in_flight)):
                 self._progress = self._monotonic()
             del self._in_flight[number]
-            if error is None:
+            if failure is None:
                 self.published += 1
             else:
-                self._fail(message, describe(error))
+                self._fail(message, failure.text)
             self._changed.notify_all()
 
     def _fail(self, message: Message, reason: str) -> None:
-        self.failed += 1
-        # 1, 2, 4, 8, ...: a topic that is not allowed fails for every message.
-        if self.failed & (self.failed - 1) == 0:
+        if self._failures.add():  # a topic that is not allowed fails for every message
             logger.error("%d local messages failed; the last, to %r: %s", self.failed, message.topic, reason)

@@ -14,9 +14,9 @@ from random import Random
 FIRST_RATE = 50.0
 MINIMUM_RATE = 5.0
 MAXIMUM_RATE = 2_000.0
-KEPT = 0.95
+DECREASE = 0.95
 """Of the rate after a refusal: it was only just too fast."""
-KEPT_AGAIN = 0.7
+REPEATED_DECREASE = 0.7
 """Of the rate after each further refusal in a row: the room has become smaller, or there is none."""
 GROWTH = 20.0
 """Messages a second, by the cube of the seconds since the rate was back where it was refused."""
@@ -72,11 +72,11 @@ class Pacer:
         """Seconds until a message may go; 0 for now, infinity for not before an answer."""
         if self._probing:
             return inf
-        moment = self._monotonic()
-        self._tokens = min(BURST, self._tokens + (moment - self._refilled) * self._rate)
-        self._refilled = moment
+        now = self._monotonic()
+        self._tokens = min(BURST, self._tokens + (now - self._refilled) * self._rate)
+        self._refilled = now
         token = 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
-        return max(token, self._not_before - moment, 0.0)
+        return max(token, self._not_before - now, 0.0)
 
     def sent(self) -> None:
         """A message went out."""
@@ -90,29 +90,29 @@ class Pacer:
         self._pause = self._not_before = 0.0
         self._in_a_row = 0
         self._probing = False
-        moment = self._monotonic()
+        now = self._monotonic()
         if self._used:
-            self._age += min(moment - self._grown, LONGEST_STEP)
-        self._grown = moment
+            self._age += min(now - self._grown, LONGEST_STEP)
+        self._grown = now
         back = ((self._refused_at - self._kept) / GROWTH) ** (1 / 3)
         rate = self._refused_at + GROWTH * (self._age - back) ** 3
         self._rate = min(MAXIMUM_RATE, max(self._rate, rate))
 
     def refused(self) -> None:
         """A message was refused."""
-        moment = self._monotonic()
-        if not self._probing and moment < self._not_before:
+        now = self._monotonic()
+        if not self._probing and now < self._not_before:
             return  # sent before the pause began, which already answers it
         self._probing = False
         self._in_a_row += 1
-        kept = KEPT_AGAIN if self._pause else KEPT
+        kept = REPEATED_DECREASE if self._pause else DECREASE
         self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
-        self._not_before = moment + self._jittered()
+        self._not_before = now + self._jittered()
         self._refused_at = self._rate
         self._rate = self._kept = max(MINIMUM_RATE, self._rate * kept)
-        self._age, self._grown = 0.0, moment
+        self._age, self._grown = 0.0, now
 
-    def undecided(self) -> None:
+    def inconclusive(self) -> None:
         """A message was answered, but the answer says nothing about the way: the message itself was at fault."""
         self._probing = False
 

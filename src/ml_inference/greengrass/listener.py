@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
 
-from awsiot.greengrasscoreipc.model import UnauthorizedError
-
-from ml_inference.greengrass.session import CALL_TIMEOUT, Session, Subscription
+from ml_inference.greengrass.errors import Failure, FailureKind
+from ml_inference.greengrass.session import Session, Subscription
+from ml_inference.limits import CALL_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,6 @@ class Listener:
         self._sent: float | None = None
         self._taken: float | None = None
         self._refused = False
-        self.revived = 0
 
     def listen(self, session: Session, topic: str) -> None:
         """Listen to a topic filter, instead of the one before.
@@ -68,7 +65,7 @@ class Listener:
             self._stream = stream
 
         def on_payload(payload: bytes) -> None:
-            # A session that was given up may go on for a moment.
+            # A session that was given up may go on for a now.
             if self._session is session and self._stream is stream:
                 self._received(payload)
 
@@ -101,16 +98,15 @@ class Listener:
         Raises:
             CallFailedError: The nucleus does not let it subscribe again.
         """
-        session, subscription, moment = self._session, self._subscription, self._monotonic()
+        session, subscription, now = self._session, self._subscription, self._monotonic()
         if session is None or subscription is None or self._refused:
             return
         if self._sent is None:
-            if moment - self._heard > self._silence:
-                self._send_heartbeat(session, subscription.topic, moment)
+            if now - self._heard > self._silence:
+                self._send_heartbeat(session, subscription.topic, now)
         elif self._heard >= self._sent:
             self._sent = None
-        elif moment > (self._sent + CALL_TIMEOUT if self._taken is None else self._taken + self._patience):
-            self.revived += 1
+        elif now > (self._sent + CALL_SECONDS if self._taken is None else self._taken + self._patience):
             logger.warning("the subscription to %s has died in silence; subscribing again", subscription.topic)
             self.listen(session, subscription.topic)
 
@@ -119,19 +115,18 @@ class Listener:
         if payload != self._heartbeat:
             self._on_message(payload)
 
-    def _send_heartbeat(self, session: Session, subscribed: str, moment: float) -> None:
+    def _send_heartbeat(self, session: Session, subscribed: str, now: float) -> None:
         topic = "/".join("heartbeat" if level in ("+", "#") else level for level in subscribed.split("/"))
-        self._sent, self._taken = moment, None
+        self._sent, self._taken = now, None
 
-        def answered(done: Future[Any]) -> None:
-            error = done.exception()
-            if isinstance(error, UnauthorizedError):
+        def answered(failure: Failure | None) -> None:
+            if failure is not None and failure.kind is FailureKind.UNAUTHORIZED:
                 self._refused = True
                 logger.warning("cannot watch over the subscription: accessControl forbids publishing to %s", topic)
-            elif self._sent == moment:  # else the answer to an older one
-                if error is None:
+            elif self._sent == now:  # else the answer to an older one
+                if failure is None:
                     self._taken = self._monotonic()
                 else:
                     self._sent = None  # it was not said: the next look tries again
 
-        session.publish_local(topic, self._heartbeat).add_done_callback(answered)
+        session.publish_local(topic, self._heartbeat, answered)

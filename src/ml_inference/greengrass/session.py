@@ -16,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from functools import partial
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 from awscrt.exceptions import AwsCrtError
 from awscrt.io import ClientBootstrap, DefaultHostResolver, EventLoopGroup, SocketDomain, SocketOptions
@@ -26,41 +26,28 @@ from awsiot.eventstreamrpc import (
     DeserializeError,
     LifecycleHandler,
     MessageAmendment,
-    SerializeError,
     StreamResponseHandler,
-    UnmappedDataError,
 )
 from awsiot.greengrasscoreipc import model as ipc
 from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
 
+from ml_inference.greengrass.errors import (
+    CallFailedError,
+    Failure,
+    NucleusUnavailableError,
+    TokenRefusedError,
+    classify,
+    describe,
+)
+from ml_inference.limits import CALL_SECONDS
+
 SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its value
-CALL_TIMEOUT = 10.0
-"""Seconds that a call may take; nucleus lite stalls for about 5 s a message when a subscriber does not read."""
-MAX_REASON_CHARACTERS = 300
-"""Of an error's text in logs and health messages."""
+
+Answered: TypeAlias = Callable[[Failure | None], None]
+"""What is called when a call has its answer: None for success."""
 
 logger = logging.getLogger(__name__)
-
-
-class NucleusUnavailableError(Exception):
-    """No nucleus answers on the socket; it may be starting."""
-
-
-class TokenRefusedError(Exception):
-    """The nucleus does not know this process's token: only a restart by the nucleus gives a new one."""
-
-
-class CallFailedError(Exception):
-    """The nucleus refused a call, or did not answer in time; the message names the call and the reason.
-
-    Attributes:
-        refused: Whether the nucleus answered, and will answer so again; if not, another connection may help.
-    """
-
-    def __init__(self, message: str, *, refused: bool) -> None:
-        super().__init__(message)
-        self.refused = refused
 
 
 class Connector:
@@ -74,7 +61,7 @@ class Connector:
         NucleusUnavailableError: The variables are missing: this process was not started by a nucleus.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ, *, call_timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ, *, call_timeout: float = CALL_SECONDS) -> None:
         try:
             self._socket, token = environment[SOCKET_VARIABLE], environment[TOKEN_VARIABLE]
         except KeyError as error:
@@ -197,18 +184,32 @@ class Session:
         self._wait_for = wait_for
         self.lost = Event()
 
-    def publish_local(self, topic: str, payload: bytes) -> Future[Any]:
-        """Publish a binary message to a local topic; the future ends when the nucleus has taken it.
+    def publish_local(self, topic: str, payload: bytes, answered: Answered) -> None:
+        """Publish a binary message to a local topic.
 
         Binary, because a JSON message with more than 23 keys or 42 list items silently kills its subscribers on lite.
+
+        Args:
+            topic: Without wildcards.
+            payload: At most `ml_inference.limits.MAX_PAYLOAD_BYTES`.
+            answered: Called once: with None when the nucleus has taken it, else with the failure. On the SDK's thread, or
+                on the caller's if that is known at once.
         """
         message = ipc.PublishMessage(binary_message=ipc.BinaryMessage(message=payload))
-        return _ask(self._client.new_publish_to_topic, ipc.PublishToTopicRequest(topic=topic, publish_message=message))
+        request = ipc.PublishToTopicRequest(topic=topic, publish_message=message)
+        _tell(_ask(self._client.new_publish_to_topic, request), answered)
 
-    def publish_cloud(self, topic: str, payload: bytes, qos: int) -> Future[Any]:
-        """Publish to AWS IoT Core; the future ends when the nucleus has taken it (classic: spooled it)."""
+    def publish_cloud(self, topic: str, payload: bytes, qos: int, answered: Answered) -> None:
+        """Publish to AWS IoT Core.
+
+        Args:
+            topic: Without wildcards.
+            payload: At most 128 KiB.
+            qos: MQTT quality of service, 0 or 1.
+            answered: As in `publish_local`; taken means sent on lite and spooled on classic.
+        """
         request = ipc.PublishToIoTCoreRequest(topic_name=topic, qos=str(qos), payload=payload)
-        return _ask(self._client.new_publish_to_iot_core, request)
+        _tell(_ask(self._client.new_publish_to_iot_core, request), answered)
 
     def subscribe(
         self, topic: str, on_payload: Callable[[bytes], None], on_begin: Callable[[], None] = lambda: None
@@ -246,7 +247,7 @@ class Session:
                 _ask(self._client.new_get_configuration, ipc.GetConfigurationRequest(key_path=[]))
             )
         except Exception as error:
-            raise _failed("read the configuration", error) from error
+            raise CallFailedError("read the configuration", classify(error)) from error
         return dict(response.value or {})
 
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
@@ -283,11 +284,11 @@ class Session:
             ipc.SubscribeToValidateConfigurationUpdatesRequest(),
         )
 
-    def answer_configuration_check(self, deployment_id: str, problem: str | None) -> Future[Any]:
+    def answer_configuration_check(self, deployment_id: str, problem: str | None) -> None:
         """Accept a proposed configuration, or refuse it with the problem, which fails its deployment."""
         status = ipc.ConfigurationValidityStatus.REJECTED if problem else ipc.ConfigurationValidityStatus.ACCEPTED
         report = ipc.ConfigurationValidityReport(status=status, deployment_id=deployment_id, message=problem)
-        return _ask(
+        _ask(
             self._client.new_send_configuration_validity_report,
             ipc.SendConfigurationValidityReportRequest(configuration_validity_report=report),
         )
@@ -312,7 +313,7 @@ class Session:
             ipc.SubscribeToComponentUpdatesRequest(),
         )
 
-    def answer_component_update(self, deployment_id: str, *, recheck_after: float) -> Future[Any]:
+    def answer_component_update(self, deployment_id: str, *, recheck_after: float) -> None:
         """Let an update go on at once (0), or have it ask again.
 
         Args:
@@ -324,7 +325,7 @@ class Session:
             recheck_after_ms=int(recheck_after * 1000),
             message="draining the queue" if recheck_after else None,
         )
-        return _ask(self._client.new_defer_component_update, request)
+        _ask(self._client.new_defer_component_update, request)
 
     def close(self, timeout: float = 1.0) -> None:
         """End the connection.
@@ -354,7 +355,7 @@ class Session:
         except Exception as failure:
             if operation is not None:
                 operation.close()  # a nucleus that is only late would go on to send events
-            raise _failed(events.what, failure) from failure
+            raise CallFailedError(events.what, classify(failure)) from failure
         return operation
 
 
@@ -405,6 +406,14 @@ def _ask(new_operation: Callable[[], Any], request: Any) -> Future[Any]:
     return answer
 
 
+def _tell(answer: Future[Any], answered: Answered) -> None:
+    def done(future: Future[Any]) -> None:
+        error = future.exception()
+        answered(None if error is None else classify(error))
+
+    answer.add_done_callback(done)
+
+
 def _close(operations: list[Any], _: Future[Any]) -> None:
     operations.pop().close()
 
@@ -426,19 +435,3 @@ def _json_bytes(message: Any) -> bytes:
         return json.dumps(message).encode()
     except (ValueError, RecursionError):
         return _UNREADABLE
-
-
-def describe(error: BaseException) -> str:
-    """The reason of a failed call in a few words, without the SDK's representation.
-
-    Some of the SDK's own errors hold the payload, which is nobody's business in a log: only their type is told.
-    """
-    holds_payload = isinstance(error, DeserializeError | SerializeError | UnmappedDataError)
-    text = "" if holds_payload else getattr(error, "message", None) or str(error)
-    return f"{type(error).__name__}: {text}"[:MAX_REASON_CHARACTERS] if text else type(error).__name__
-
-
-def _failed(what: str, error: Exception) -> CallFailedError:
-    # A ServiceError may be over in a moment: nucleus lite answers so while another of its daemons is down.
-    refused = isinstance(error, ipc.UnauthorizedError | ipc.InvalidArgumentsError)
-    return CallFailedError(f"cannot {what}: {describe(error)}", refused=refused)

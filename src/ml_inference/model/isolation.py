@@ -30,12 +30,12 @@ class IsolationError(Exception):
     """The child did not live to answer; the message completes the sentence "opening it ...".
 
     Attributes:
-        passing: Whether the reason may have been the machine, and not what was opened.
+        transient: Whether the reason may have been the machine, and not what was opened.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 def run_isolated(
@@ -70,13 +70,13 @@ def run_isolated(
             command, input=given, capture_output=True, timeout=seconds, check=False, env=environment, cwd="/"
         )
     except subprocess.TimeoutExpired:
-        raise IsolationError(f"took longer than {seconds:g} seconds", passing=True) from None
+        raise IsolationError(f"took longer than {seconds:g} seconds", transient=True) from None
     if done.returncode == _OUT_OF_MEMORY or _says_bad_alloc(done):
         raise IsolationError(f"needed more than {memory_bytes // MEBIBYTE} MiB of memory")
     if done.returncode == -signal.SIGXCPU:
         raise IsolationError(f"took longer than {seconds:g} seconds")
     if done.returncode == -signal.SIGKILL:
-        raise IsolationError("was killed, most likely because the machine ran out of memory", passing=True)
+        raise IsolationError("was killed, most likely because the machine ran out of memory", transient=True)
     if done.returncode < 0:
         raise IsolationError(f"crashed XGBoost ({signal.Signals(-done.returncode).name})")
     return done.returncode, done.stdout, done.stderr

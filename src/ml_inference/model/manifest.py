@@ -31,7 +31,7 @@ class ModelError(Exception):
     """A model directory that cannot be trusted to score; the message names the check and the reason."""
 
 
-class ModelUncheckedError(ModelError):
+class ModelCheckDeferredError(ModelError):
     """The machine was too busy to finish a check; later it may hold."""
 
 

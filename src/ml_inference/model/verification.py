@@ -14,7 +14,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Discriminator, TypeAdapter, ValidationError
 
 from ml_inference.model.isolation import MEBIBYTE, IsolationError, run_isolated
-from ml_inference.model.manifest import Manifest, ModelError, ModelUncheckedError, parse_manifest, read_manifest_bytes
+from ml_inference.model.manifest import (
+    Manifest,
+    ModelCheckDeferredError,
+    ModelError,
+    parse_manifest,
+    read_manifest_bytes,
+)
 
 VERIFY_SECONDS = 120.0
 """Importing numpy and XGBoost from a slow card takes a gateway tens of seconds; the checks themselves take few."""
@@ -90,7 +96,7 @@ def verify_in_child(directory: Path, *, trusted_keys: Sequence[str] = (), second
         The manifest that was checked.
 
     Raises:
-        ModelUncheckedError: The child took too long, or the machine had no memory for it.
+        ModelCheckDeferredError: The child took too long, or the machine had no memory for it.
         ModelError: A check failed, or the booster crashed or filled the child.
     """
     directory = directory.resolve()
@@ -110,7 +116,7 @@ def verify_in_child(directory: Path, *, trusted_keys: Sequence[str] = (), second
             seconds=seconds,
         )
     except IsolationError as error:
-        kind = ModelUncheckedError if error.passing else ModelError
+        kind = ModelCheckDeferredError if error.transient else ModelError
         raise kind(f"booster: checking it {error}") from error
     try:
         verdict = _verdict.validate_json(answer)

@@ -1,8 +1,8 @@
 """The component as a whole: connects, configures, scores, reconnects, stops.
 
 One thread supervises and is the only one that decides; callbacks and other threads tell it what happened through a queue
-of events. It exits only when asked to (0), when it cannot start (1), or when only a restart by the nucleus can help (75).
-A bad message, a bad new model, a bad new configuration or an absent cloud are no reasons.
+of events. It ends only when asked to (0), when it cannot start (1), or when only a restart by the nucleus can help (75).
+A bad message, a bad new model, a bad new configuration, a missing permission or an absent cloud are no reasons.
 """
 
 from __future__ import annotations
@@ -11,50 +11,33 @@ import json
 import logging
 import platform
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
-from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ml_inference import __version__
-from ml_inference.config import Configuration, ConfigurationError, parse_configuration
-from ml_inference.delivery.cloud import CloudPublisher
-from ml_inference.delivery.local import LocalPublisher
-from ml_inference.delivery.outbox.outbox import Outbox
-from ml_inference.delivery.routing import Router
+from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, Connection
+from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError
 from ml_inference.greengrass.listener import Listener
-from ml_inference.greengrass.session import (
-    CallFailedError,
-    Connector,
-    NucleusUnavailableError,
-    Session,
-    TokenRefusedError,
-)
+from ml_inference.greengrass.session import Connector, Session
+from ml_inference.logs import Occurrences
 from ml_inference.model.bundle import Model
-from ml_inference.scoring.pipeline import Pipeline, now
-from ml_inference.scoring.readings import parse_timestamp
-from ml_inference.serving.backoff import Backoff
+from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.serving.counters import Counters
+from ml_inference.serving.exits import EXIT_STOPPED, ExitError
+from ml_inference.serving.health import Health
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.last_good import LastGood
-from ml_inference.serving.rollout import Loaded, ModelSlot, Source, artifact_model_directory, load_checked
-from ml_inference.serving.settings import judgement_of
+from ml_inference.serving.models import Models
+from ml_inference.serving.outputs import Outputs
+from ml_inference.serving.rollout import Loaded, load_checked
+from ml_inference.serving.settings import Settings, judgement_of
+from ml_inference.serving.subscription import InputSubscription
 from ml_inference.serving.timing import Timing
+from ml_inference.serving.updates import UpdateGate
 from ml_inference.serving.worker import Worker
-
-EXIT_STOPPED = 0
-EXIT_CANNOT_START = 1
-EXIT_CONNECTION_LOST = 75
-"""EX_TEMPFAIL of sysexits.h: start me again."""
-
-REFUSALS = 2
-"""Handshakes in a row that must be refused before it is the token: nucleus lite refuses one by closing the connection, and a
-connection also closes because the nucleus is just going down."""
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +83,12 @@ class _ModelInUse:
     model: Model
 
 
-class _ExitError(Exception):
-    """The component has to end with a code."""
+@dataclass(slots=True)
+class _Due:
+    """When the next look is due, in seconds of the clock."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
+    configuration: float
+    models: float
 
 
 class Component:
@@ -115,7 +98,7 @@ class Component:
         connector: Opens connections to the nucleus.
         thing_name: The device's name in AWS IoT.
         work_directory: Where the outbox lives; survives restarts and updates.
-        overrides: Configuration that wins over the nucleus's, for trying things.
+        overrides: Configuration that wins over the nucleus's, for local overrides.
         timing: How long it waits for what.
         load: Checks and loads a model directory.
         monotonic: Seconds of a clock that never goes back.
@@ -133,50 +116,61 @@ class Component:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connector = connector
-        self._thing_name = thing_name
-        self._outbox_path = work_directory / "outbox" / "outbox.sqlite"
-        self._overrides = dict(overrides or {})
         self._timing = timing = timing or Timing()
         self._monotonic = monotonic
         self._events: SimpleQueue[object] = SimpleQueue()
-        self._counters = Counters()
-        self._started = monotonic()
-        self._state = "starting"
         self._asked_to_stop = False
-
-        self._configuration = Configuration()
-        self._tree: Mapping[str, Any] | None = None
-        self._configuration_problem: str | None = None
-        self._router = Router(self._configuration, thing_name, monotonic, _message_ids())
-        self._intake = Intake(self._configuration.max_queue, self._counters, monotonic=monotonic)
-        self._local = LocalPublisher(monotonic)
-        self._cloud: CloudPublisher | None = None
+        put = self._events.put
+        last_good = LastGood(work_directory / "last-good")
+        self._settings = Settings(overrides or {}, last_good)
+        self._counters = Counters()
+        self._intake = Intake(self._settings.current.max_queue, self._counters, monotonic=monotonic)
+        self._outputs = Outputs(
+            self._settings.current,
+            thing_name=thing_name,
+            work_directory=work_directory,
+            answer=timing.cloud,
+            monotonic=monotonic,
+        )
+        self._models = Models(
+            lambda loaded: put(_ModelLoaded(loaded)),
+            lambda loaded: put(_ChallengerLoaded(loaded)),
+            load=load,
+            last_good=last_good,
+            wait=timing.model_wait,
+            monotonic=monotonic,
+        )
+        self._connection = Connection(
+            connector,
+            lambda session: put(_Lost(session)),
+            monotonic=monotonic,
+            timeout=timing.connect,
+            first_pause=timing.first_reconnect,
+            longest_pause=timing.longest_reconnect,
+            limit=timing.reconnect_limit,
+        )
+        listener = Listener(self._intake.put, monotonic=monotonic, silence=timing.silence, patience=timing.patience)
+        self._subscription = InputSubscription(
+            listener,
+            monotonic,
+            pause=timing.listen_retry,
+            longest_pause=timing.longest_listen_retry,
+            grace=timing.listen_grace,
+        )
+        self._updates = UpdateGate(monotonic, pause=timing.defer, longest=timing.longest_defer)
+        self._health = Health(
+            thing_name=thing_name,
+            version=__version__,
+            settings=self._settings,
+            subscription=self._subscription,
+            models=self._models,
+            outputs=self._outputs,
+            counters=self._counters,
+            monotonic=monotonic,
+        )
         self._worker: Worker | None = None
-
-        self._last_good = LastGood(work_directory / "last-good")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._champion = ModelSlot(
-            self._loader, lambda loaded: self._events.put(_ModelLoaded(loaded)), load, monotonic, self._last_good
-        )
-        self._challenger = ModelSlot(
-            self._loader, lambda loaded: self._events.put(_ChallengerLoaded(loaded)), load, monotonic
-        )
-        self._model: Model | None = None
-        self._model_problem: str | None = None
-        self._give_up_at = inf
-        self._challenger_problem: str | None = None
-
-        self._session: Session | None = None
-        self._refusals = 0
-        self._reconnect = Backoff(monotonic, first=timing.first_reconnect, longest=timing.longest_reconnect)
-        self._listener = Listener(
-            self._intake.put, monotonic=monotonic, silence=timing.silence, patience=timing.patience
-        )
-        self._internal_errors = 0
-        self._deferred_since: float | None = None
-        self._health_at = 0.0
-        self._poll_at = monotonic() + timing.configuration_poll
-        self._look_at = monotonic() + timing.model_poll
+        self._errors = Occurrences()
+        self._due = _Due(monotonic() + timing.configuration_poll, monotonic() + timing.model_poll)
 
     def stop(self) -> None:
         """Ask it to stop. May be called from a signal handler or another thread."""
@@ -194,7 +188,7 @@ class Component:
         try:
             while True:
                 self._supervise()
-        except _ExitError as end:
+        except ExitError as end:
             if end.code and not self._asked_to_stop:
                 logger.error("exit %d: %s", end.code, end)
             else:
@@ -203,119 +197,111 @@ class Component:
             # Asked to stop it waits for no answer any more, and what fails for that is no failure.
             return EXIT_STOPPED if self._asked_to_stop else end.code
 
-    # Events.
+    def health(self) -> dict[str, Any]:
+        """The health message at this moment."""
+        return self._health.message(self._worker)
+
+    # Events and due times.
 
     def _supervise(self) -> None:
-        """One round; no error of ours ends the component."""
+        """One round; no internal error ends the component."""
         try:
             self._do_what_is_due()
             self._handle(self._next_event())
-        except _ExitError:
+        except ExitError:
             raise
-        except (CallFailedError, ConfigurationError) as error:
+        except ConnectionLostError as error:
+            raise ExitError(EXIT_CONNECTION_LOST, str(error)) from error
+        except CallFailedError as error:
             self._disconnect(str(error))
         except Exception:
-            self._internal_errors += 1
-            if self._internal_errors & (self._internal_errors - 1) == 0:
-                logger.exception("%d internal errors in the supervision; the last", self._internal_errors)
+            if self._errors.add():
+                logger.exception("%d internal errors in the supervision; the last", self._errors.count)
+            if self._connection.session and not self._connection.confirmed:
+                # What failed half-way through the beginning of a session is undone and tried again.
+                self._disconnect("a session could not be begun")
 
     def _next_event(self) -> object | None:
-        due = [self._monotonic() + self._timing.tick]
-        if self._session is None:
-            due.append(self._reconnect.at)
+        due = min(self._monotonic() + self._timing.tick, self._connection.next_attempt)
         try:
-            return self._events.get(timeout=max(0.0, min(due) - self._monotonic()))
+            return self._events.get(timeout=max(0.0, due - self._monotonic()))
         except Empty:
             return None
 
     def _handle(self, event: object | None) -> None:
         match event:
             case _Stop():
-                raise _ExitError(EXIT_STOPPED, "asked to stop")
-            case _Lost(session) if session is self._session:
+                raise ExitError(EXIT_STOPPED, "asked to stop")
+            case _Lost(session) if session is self._connection.session:
                 self._disconnect("the connection to the nucleus is lost")
             case _ConfigurationChanged():
                 self._read_configuration()
             case _ConfigurationCheck(deployment_id, proposed):
                 self._answer_check(deployment_id, proposed)
             case _ComponentUpdate(deployment_id):
-                self._answer_update(deployment_id)
+                recheck_after = self._updates.recheck_after(busy=len(self._intake) > 0)
+                if self._connection.session:
+                    self._connection.session.answer_component_update(deployment_id, recheck_after=recheck_after)
             case _ModelLoaded(loaded):
                 self._take_model(loaded)
             case _ChallengerLoaded(loaded):
                 self._take_challenger(loaded)
             case _ModelInUse(model):
-                self._model = model
-                self._tell_health()
+                self._models.in_force = model
+                self._publish_health()
 
     def _do_what_is_due(self) -> None:
-        moment = self._monotonic()
-        if moment >= self._give_up_at:
-            raise _ExitError(EXIT_CANNOT_START, f"model {self._model_problem}")
-        if self._session is None:
-            if moment >= self._reconnect.at:
-                self._connect()
+        now = self._monotonic()
+        self._models.require()
+        if self._connection.session is None:
+            session = self._connection.open()
+            if session:
+                self._begin(session)
             return
-        if self._local.stalled_for() > self._timing.stall:
+        if self._outputs.local.stalled_for() > self._timing.stall:
             self._disconnect(f"the nucleus has not answered for {self._timing.stall:g} s")
             return
-        if moment >= self._poll_at:
-            self._poll_at = moment + self._timing.configuration_poll
+        if now >= self._due.configuration:
+            self._due.configuration = now + self._timing.configuration_poll
             self._read_configuration()
-        if moment >= self._look_at:
-            self._look_at = moment + self._timing.model_poll
-            self._champion.look()
-            self._challenger.look()
-        self._listener.check()
-        if moment >= self._health_at:
-            self._tell_health()
+        if now >= self._due.models:
+            self._due.models = now + self._timing.model_poll
+            self._models.look()
+        if self._listen(self._connection.session) or now >= self._health.due:
+            self._publish_health()
 
     # The connection.
 
-    def _connect(self) -> None:
-        """Try once to open a session and begin on it; the next try is scheduled if nobody answers."""
-        try:
-            session = self._connector.open(lambda lost: self._events.put(_Lost(lost)), self._timing.connect)
-        except TokenRefusedError as error:
-            self._refusals += 1
-            if self._refusals >= REFUSALS:
-                raise _ExitError(EXIT_CONNECTION_LOST, f"{error}; a restart brings a new one") from error
-            self._try_again(str(error))
-            return
-        except NucleusUnavailableError as error:
-            self._try_again(str(error))
-            return
-        self._refusals = 0
-        self._session = session
-        self._begin(session)
-
-    def _try_again(self, reason: str) -> None:
-        self._reconnect.failed()
-        if self._reconnect.lasted > self._timing.reconnect_limit:
-            raise _ExitError(
-                EXIT_CONNECTION_LOST, f"no connection to the nucleus for {self._reconnect.lasted:.0f} s: {reason}"
-            )
-
     def _disconnect(self, reason: str) -> None:
-        """Give the session up and schedule the next."""
-        logger.warning("%s; connecting again", reason)
-        session, self._session = self._session, None
-        self._listener.forget()
-        self._local.detach()
-        if self._cloud:
-            self._cloud.detach()
-        if session:
-            session.close(timeout=0.5)
-        self._try_again(reason)
+        """Give the session up and schedule the next.
+
+        Raises:
+            ExitError: There has been none for too long.
+        """
+        self._subscription.forget()
+        self._outputs.detach()
+        try:
+            self._connection.drop(reason)
+        except ConnectionLostError as error:
+            raise ExitError(EXIT_CONNECTION_LOST, str(error)) from error
 
     def _begin(self, session: Session) -> None:
         """Everything that a new session needs.
 
         Raises:
-            CallFailedError, ConfigurationError: The nucleus does not play along.
+            CallFailedError: A required IPC call failed.
         """
-        first = self._tree is None
-        self._read_configuration(session)
+        first = not self._settings.known
+        self._read_configuration()
+        self._watch(session, first=first)
+        self._listen(session)
+        self._outputs.attach(session)
+        if not first:
+            logger.info("connected again after %.1f s", self._connection.down_for)
+        self._connection.confirm()
+        self._publish_health()
+
+    def _watch(self, session: Session, *, first: bool) -> None:
         put = self._events.put
         watches: tuple[tuple[Callable[[Callable[..., None]], None], Callable[..., object]], ...] = (
             (session.watch_configuration, _ConfigurationChanged),
@@ -328,272 +314,119 @@ class Component:
             except CallFailedError as error:
                 # Optional: nucleus lite has none of the last two.
                 logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
-        if self._cloud is None:  # before anything can be scored for it
-            self._cloud = self._start_cloud()
-        if self._worker:
-            self._listen(session, self._configuration.input_topic)
-        self._local.attach(session)
-        self._cloud.attach(session)
-        if not first:
-            logger.info("connected again after %.1f s", self._reconnect.lasted)
-        self._reconnect.succeeded()
-        self._tell_health()
-
-    def _start_cloud(self) -> CloudPublisher:
-        path, maximum = self._outbox_path, self._configuration.outbox_max_megabytes * 1_000_000
-        cloud = CloudPublisher(
-            lambda: Outbox(path, max_bytes=maximum),
-            qos=self._configuration.cloud_qos,
-            monotonic=self._monotonic,
-            answer=self._timing.cloud,
-        )
-        cloud.start()
-        return cloud
 
     # Configuration.
 
-    def _read_configuration(self, session: Session | None = None) -> None:
-        session = session or self._session
+    def _read_configuration(self) -> None:
+        session = self._connection.session
         if session is None:
             return
+        first = not self._settings.known
         try:
             tree = session.configuration()
         except CallFailedError as error:
-            if self._tree is None:
+            if first:
                 raise
             logger.warning("%s", error)
             return
-        if tree == self._tree:
+        if not self._settings.take(tree):
             return
-        first = self._tree is None
-        try:
-            configuration = parse_configuration(tree | self._overrides)
-            if self._worker:
-                self._listen(session, configuration.input_topic)
-        except ConfigurationError as error:
-            self._tree = tree
-            if first:
-                self._apply(self._last_good_configuration(error))
-                return
-            self._configuration_problem = str(error)
-            logger.error("the new configuration is refused, the old one stays in force: %s", error)
-            self._tell_health()
-            return
-        self._tree = tree
-        self._configuration_problem = None
-        self._apply(configuration)
-        if self._worker:
-            self._last_good.keep_configuration(tree)
+        if self._settings.problem is None or first:
+            self._apply()
+        self._publish_health()
 
-    def _last_good_configuration(self, problem: ConfigurationError) -> Configuration:
-        """The configuration that was in force before this start, in place of one that is refused."""
-        tree = self._last_good.configuration()
-        self._configuration_problem = str(problem)
-        try:
-            if tree is None:
-                raise problem
-            configuration = parse_configuration(tree | self._overrides)
-        except ConfigurationError as error:
-            raise _ExitError(EXIT_CANNOT_START, f"configuration: {problem}") from error
-        logger.error("the configuration is refused, the one that was last in force stays: %s", problem)
-        return configuration
-
-    def _apply(self, configuration: Configuration) -> None:
-        before, self._configuration = self._configuration, configuration
+    def _apply(self) -> None:
+        configuration = self._settings.current
         logging.getLogger("ml_inference").setLevel(configuration.log_level)
-        self._router.configuration = configuration
         self._intake.resize(configuration.max_queue)
-        if self._cloud:
-            self._cloud.configure(
-                qos=configuration.cloud_qos, outbox_bytes=configuration.outbox_max_megabytes * 1_000_000
-            )
+        self._outputs.configure(configuration)
+        challenged = self._models.want(configuration)
         if self._worker:
             self._worker.judge_by(judgement_of(configuration))
+            if not challenged:
+                self._worker.challenge(None, judgement_of(configuration))
+            self._subscription.want(configuration.input_topic)
             logger.info("a new configuration is in force")
-        keys = tuple(configuration.trusted_keys)
-        directory = configuration.model_directory
-        self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys))
-        self._challenger.want(Source(Path(configuration.challenger), keys) if configuration.challenger else None)
-        if not configuration.challenger and before.challenger and self._worker:
-            self._worker.challenge(None, judgement_of(configuration))
-            self._challenger_problem = None
-        self._tell_health()
+            if self._connection.session:
+                self._listen(self._connection.session)
+            if self._subscription.settled:
+                self._settings.keep()
 
-    def _listen(self, session: Session, topic: str) -> None:
-        """Listen on a topic, if that is not so already; then the component is running, and its configuration has proved itself.
-
-        Raises:
-            ConfigurationError: The nucleus refuses; what was listened to before still is.
-            CallFailedError: It does not answer.
-        """
-        if self._listener.topic == topic:
-            return
-        try:
-            self._listener.listen(session, topic)
-        except CallFailedError as error:
-            if error.refused:
-                raise ConfigurationError(f"InputTopic: {error}") from error
-            raise
-        self._state = "running"
-        if self._tree is not None and not self._configuration_problem:
-            self._last_good.keep_configuration(self._tree)
+    def _listen(self, session: Session) -> bool:
+        """Listen to what the configuration wants; whether that changed anything."""
+        changed = self._subscription.look(session)
+        if self._subscription.listening:
+            self._health.state = "running"
+        if changed and self._subscription.settled:  # the configuration has proved itself
+            self._settings.keep()
+        return changed
 
     def _answer_check(self, deployment_id: str, proposed: dict[str, Any]) -> None:
-        problem = None
-        try:
-            parse_configuration(proposed | self._overrides)
-        except ConfigurationError as error:
-            problem = str(error)
+        problem = self._settings.check(proposed)
+        if problem:
             logger.warning("deployment %s: its configuration is refused: %s", deployment_id, problem)
-        if self._session:
-            self._session.answer_configuration_check(deployment_id, problem)
-
-    def _answer_update(self, deployment_id: str) -> None:
-        """Let a deployment wait for the queue, but not for long."""
-        moment = self._monotonic()
-        if self._deferred_since is None:
-            self._deferred_since = moment
-        busy = len(self._intake) > 0 and moment - self._deferred_since < self._timing.longest_defer
-        if not busy:
-            self._deferred_since = None
-        if self._session:
-            self._session.answer_component_update(deployment_id, recheck_after=self._timing.defer if busy else 0)
+        if self._connection.session:
+            self._connection.session.answer_configuration_check(deployment_id, problem)
 
     # Models.
 
     def _take_model(self, loaded: Loaded) -> None:
-        if loaded.source != self._champion.source:
-            return  # asked for before a newer wish
-        self._model_problem = f"{loaded.source.directory}: {loaded.problem}" if loaded.problem else None
-        self._give_up_at = inf
-        if loaded.model is None:
-            if self._worker:
-                logger.error("the new model is refused, the old one goes on: %s", self._model_problem)
-            elif loaded.missing:
-                self._give_up_at = self._monotonic() + self._timing.model_wait
-                logger.warning("waiting for the model: %s", self._model_problem)
-            elif loaded.unchecked:
-                logger.warning("no model yet: %s", self._model_problem)
-            else:
-                raise _ExitError(EXIT_CANNOT_START, f"model {self._model_problem}")
-            self._tell_health()
-            return
-        if loaded.problem:
-            logger.error("the model is refused, the one that was last in force goes on: %s", self._model_problem)
-        model = loaded.model
-        logger.info("model %s %s is ready: %s", model.manifest.name, model.manifest.version, model.directory)
-        if self._worker is None:
+        model = self._models.take_champion(loaded)
+        if model is None:
+            self._publish_health()
+        elif self._worker is None:
             self._start_work(model)
         else:
             self._worker.swap(model, lambda: self._events.put(_ModelInUse(model)))
 
     def _start_work(self, model: Model) -> None:
-        self._model = model
-        pipeline = Pipeline(model, judgement_of(self._configuration))
+        self._models.in_force = model
         self._worker = Worker(
             intake=self._intake,
-            pipeline=pipeline,
-            router=self._router,
+            pipeline=Pipeline(model, judgement_of(self._settings.current)),
+            router=self._outputs.router,
             counters=self._counters,
-            publish=self._local.publish,
-            offer=self._offer,
+            publish=self._outputs.local.publish,
+            offer=self._outputs.offer,
             monotonic=self._monotonic,
         )
         self._worker.start()
-        if self._session:
-            try:
-                self._listen(self._session, self._configuration.input_topic)
-            except ConfigurationError as error:
-                self._apply(self._last_good_configuration(error))
-                try:
-                    self._listen(self._session, self._configuration.input_topic)
-                except ConfigurationError as second:
-                    raise _ExitError(EXIT_CANNOT_START, str(second)) from second
-        self._tell_health()
-
-    def _offer(self, messages: Any, unwanted: int) -> None:
-        if self._cloud:
-            self._cloud.offer(messages, unwanted)
+        self._subscription.want(self._settings.current.input_topic, self._settings.kept_input_topic())
+        if self._connection.session:
+            self._listen(self._connection.session)
+        self._publish_health()
 
     def _take_challenger(self, loaded: Loaded) -> None:
-        if loaded.source != self._challenger.source or self._worker is None:
-            return
-        self._challenger_problem = loaded.problem
-        if loaded.problem:
-            logger.error("the challenger is refused: %s", loaded.problem)
-        self._worker.challenge(loaded.model, judgement_of(self._configuration))
-        self._tell_health()
+        if self._worker and self._models.take_challenger(loaded):
+            self._worker.challenge(loaded.model, judgement_of(self._settings.current))
+            self._publish_health()
 
-    # Health.
+    # Health and the end.
 
-    def health(self) -> dict[str, Any]:
-        """The health message: what the component is doing, with which model, and the accounting."""
-        with self._counters.lock:
-            counts = self._counters.snapshot()
-            cloud = self._cloud.counts() if self._cloud else None
-        model = self._model
-        problems = {
-            "configuration": self._configuration_problem,
-            "model": self._model_problem,
-            "challenger": self._challenger_problem,
-            "cloud": self._cloud.problem if self._cloud else None,
-        }
-        message: dict[str, Any] = {
-            "state": self._state,
-            "timestamp": parse_timestamp(now()),
-            "thing_name": self._thing_name,
-            "component_version": __version__,
-            "uptime_seconds": round(self._monotonic() - self._started, 1),
-            "model": {
-                "name": model.manifest.name,
-                "version": model.manifest.version,
-                "directory": str(model.directory),
-                "threshold": judgement_of(self._configuration).threshold_for(model.manifest),
-            }
-            if model
-            else None,
-            "counters": counts.as_message(),
-            "cloud": (cloud.as_message() | {"offline": self._cloud.offline}) if cloud and self._cloud else None,
-            "local": {"published": self._local.published, "failed": self._local.failed},
-            "problems": {key: text[:500] for key, text in problems.items() if text},
-        }
-        if self._cloud and self._cloud.recovery:
-            message["problems"]["outbox"] = "; ".join(self._cloud.recovery)[:500]
-        return message | (self._worker.as_message() if self._worker else {})
-
-    def _tell_health(self) -> None:
-        sent = self._local.try_publish(self._router.health(self.health()))
-        self._health_at = self._monotonic() + (self._configuration.health_interval_seconds if sent else 1.0)
-
-    # The end.
+    def _publish_health(self) -> None:
+        self._health.publish(self._worker)
 
     def _finish(self) -> None:
         """Stop taking, finish what is queued, deliver or keep what is for the cloud: all within `Timing.stop`."""
         total = self._timing.stop
         deadline = self._monotonic() + total
-        self._state = "stopping"
-        self._listener.close()
+        local, cloud = self._outputs.local, self._outputs.cloud
+        self._health.state = "stopping"
+        self._subscription.close()
         self._intake.close()
-        if self._session is None:
-            self._local.abandon()
+        if self._connection.session is None:
+            local.abandon()
         if self._worker and not self._worker.finish(timeout=0.6 * total):
-            dropped = self._intake.give_up_all()
-            self._local.abandon()
+            dropped = self._intake.drop_all()
+            local.abandon()
             self._worker.finish(timeout=0.1 * total)
             logger.warning("%d queued messages were dropped: no time was left to score them", dropped)
-        self._local.drain(max(0.0, deadline - self._monotonic() - 0.3 * total))
-        if self._cloud:
-            self._cloud.stop(max(0.0, deadline - self._monotonic() - 0.1 * total))
-        self._tell_health()
-        if not self._local.drain(max(0.0, deadline - self._monotonic())):
-            logger.warning("%d local messages were not confirmed by the nucleus", self._local.unconfirmed)
+        local.drain(max(0.0, deadline - self._monotonic() - 0.3 * total))
+        if cloud:
+            cloud.stop(max(0.0, deadline - self._monotonic() - 0.1 * total))
+        self._publish_health()
+        if not local.drain(max(0.0, deadline - self._monotonic())):
+            logger.warning("%d local messages were not confirmed by the nucleus", local.unconfirmed)
         health = self.health()
         logger.info("stopped: %s", json.dumps({key: health[key] for key in ("counters", "cloud", "local")}))
-        if self._session:
-            self._session.close(timeout=0.2)
-
-
-def _message_ids() -> Callable[[], str]:
-    """Ids that no other process and no other device gives."""
-    prefix, numbers = uuid.uuid4().hex[:16], count(1)
-    return lambda: f"{prefix}-{next(numbers)}"
+        self._connection.close()

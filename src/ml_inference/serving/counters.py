@@ -52,7 +52,7 @@ class Counters:
             self._received += 1
             self._queued += 1
 
-    def gave_up(self, messages: int = 1) -> None:
+    def dropped(self, messages: int = 1) -> None:
         """Queued messages were dropped unscored."""
         with self.lock:
             self._queued -= messages

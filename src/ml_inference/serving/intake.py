@@ -101,14 +101,14 @@ class Intake:
             self._closed = True
             self._changed.notify_all()
 
-    def give_up_all(self) -> int:
+    def drop_all(self) -> int:
         """Drop whatever is queued, as the time to stop is over; returns how many messages that were."""
         with self._changed:
             dropped = len(self._messages)
             self._messages.clear()
             self._by_machine.clear()
             self._bytes = 0
-            self._counters.gave_up(dropped)
+            self._counters.dropped(dropped)
             return dropped
 
     def resize(self, limit: int) -> None:
@@ -119,7 +119,7 @@ class Intake:
     def _give_up(self, machine: bytes) -> None:
         own = self._by_machine.get(machine)
         self._take(own[0] if own else next(iter(self._messages)))
-        self._counters.gave_up()
+        self._counters.dropped()
 
     def _take(self, number: int) -> Arrival:
         machine, arrival = self._messages.pop(number)

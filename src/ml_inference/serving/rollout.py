@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
+from ml_inference.backoff import Backoff
 from ml_inference.model.bundle import Model, load_model, load_verified
-from ml_inference.model.manifest import MANIFEST_FILE, ModelError, ModelUncheckedError
-from ml_inference.serving.backoff import Backoff
+from ml_inference.model.manifest import MANIFEST_FILE, ModelCheckDeferredError, ModelError
 from ml_inference.serving.last_good import LastGood
 
 FIRST_RETRY = 15.0
@@ -54,14 +54,14 @@ class Loaded:
         model: The model, or another in its place; None if there is none.
         problem: Why it is not the one that was asked for.
         missing: Whether that is because there is no such directory; it may come.
-        unchecked: Whether that is because the machine was too busy to check it; it is tried again.
+        deferred: Whether that is because the machine was too busy to check it; it is tried again.
     """
 
     source: Source
     model: Model | None
     problem: str | None
     missing: bool = False
-    unchecked: bool = False
+    deferred: bool = False
 
 
 def fingerprint(directory: Path) -> tuple[object, ...] | None:
@@ -148,10 +148,10 @@ class ModelSlot:
         try:
             # A link may turn to another model at any moment; what it points to does not change.
             model = self._load(source.directory.resolve(), source.trusted_keys)
-        except ModelUncheckedError as error:
+        except ModelCheckDeferredError as error:
             self._retry.failed()
             self._retry_at = self._retry.at
-            return Loaded(source, None, f"{error}; it is tried again", unchecked=True)
+            return Loaded(source, None, f"{error}; it is tried again", deferred=True)
         except ModelError as error:
             return Loaded(source, None, str(error), missing=not os.path.lexists(source.directory))
         except Exception as error:

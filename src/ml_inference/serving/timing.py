@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ml_inference.delivery.cloud import ANSWER_SECONDS
-from ml_inference.greengrass.session import CALL_TIMEOUT
+from ml_inference.limits import CALL_SECONDS, CLOUD_ANSWER_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,9 @@ class Timing:
             silence.
         model_poll: Between looks at the model directories.
         model_wait: At the start, for a model that is not there yet: its component may be deployed together with this one.
+        listen_retry: Pause after the input topic was refused.
+        longest_listen_retry: Pause that it grows to.
+        listen_grace: For which a new input topic may be refused before that counts as a problem.
         stall: Without any answer, while calls wait for one, after which the connection counts as lost.
         silence: Without a message, after which the subscription has to prove that it is alive.
         patience: For that proof, once the nucleus has taken what has to come back.
@@ -34,17 +36,20 @@ class Timing:
 
     stop: float = 3.5
     connect: float = 2.0
-    call: float = CALL_TIMEOUT
+    call: float = CALL_SECONDS
     first_reconnect: float = 0.1
     longest_reconnect: float = 5.0
     reconnect_limit: float = 60.0
     configuration_poll: float = 30.0
     model_poll: float = 2.0
     model_wait: float = 5.0
+    listen_retry: float = 1.0
+    longest_listen_retry: float = 30.0
+    listen_grace: float = 30.0
     stall: float = 30.0
     silence: float = 5.0
     patience: float = 2.0
-    cloud: float = ANSWER_SECONDS
+    cloud: float = CLOUD_ANSWER_SECONDS
     defer: float = 1.0
     longest_defer: float = 10.0
     tick: float = 1.0

@@ -15,23 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from greengrass_sandbox import BackgroundNucleus
-from ml_inference.delivery import cloud as module
 from ml_inference.delivery import pacing
-from ml_inference.delivery.cloud import (
-    ANSWER_SECONDS,
-    DOUBTFUL_MESSAGES,
-    DOUBTFUL_SECONDS,
-    MEMORY_MESSAGES,
-    SPILL_SECONDS,
-    TOO_MANY,
-    WINDOW,
-    CloudPublisher,
-)
-from ml_inference.delivery.local import ATTEMPTS
+from ml_inference.delivery.backlog import MEMORY_MESSAGES
+from ml_inference.delivery.cloud import MAX_EXPLAINED_REFUSALS, SPILL_SECONDS, CloudPublisher
+from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS
 from ml_inference.delivery.outbox.outbox import Outbox
-from ml_inference.delivery.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE
+from ml_inference.delivery.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE, Pacer
 from ml_inference.delivery.routing import Message
+from ml_inference.delivery.window import UNCONFIRMED_MESSAGES, WINDOW
 from ml_inference.greengrass.session import Connector, Session
+from ml_inference.limits import CLOUD_ANSWER_SECONDS, LITE_DEAD_NETWORK_SECONDS
 from support.clocks import Clock, LongestPauses, until
 from support.sessions import BROKEN, FORBIDDEN, INVALID, REFUSED, Call, FakeSession
 
@@ -60,9 +53,9 @@ class Bench:
         self.clock = Clock()
         self.path = directory / "outbox.sqlite"
         self.outbox = Outbox(self.path, max_bytes=ROOMY)
-        self.publisher = CloudPublisher(lambda: self.outbox, qos=1, monotonic=self.clock)
-        self.publisher._pacer = pacing.Pacer(self.clock, LongestPauses())
-        self.publisher._account(self.outbox)
+        self.pacer = Pacer(self.clock, LongestPauses())
+        self.publisher = CloudPublisher(lambda: self.outbox, qos=1, monotonic=self.clock, pacer=self.pacer)
+        self.publisher._settle_outbox(self.outbox)
         self.scored = 0
         self.offered: list[Message] = []
         self.session = FakeSession()
@@ -112,9 +105,8 @@ class Bench:
 
     def balanced(self) -> bool:
         counts = self.publisher.counts()
-        return self.scored + counts.carried_over == (
-            counts.delivered + counts.waiting + counts.expired + counts.unwanted
-        )
+        total = counts.delivered + counts.waiting + counts.expired + counts.unwanted
+        return self.scored + counts.carried_over == total and self.publisher._ledger.balanced
 
     def stored(self) -> list[str]:
         return [held.message.id for held in self.outbox.peek(100_000)]
@@ -257,7 +249,7 @@ def ask_with_a_new_result(bench: Bench) -> Call:
     bench.attach()
     go_offline(bench)
     bench.pass_time(SPILL_SECONDS)
-    bench.clock.moment += bench.publisher._pacer.wait() + 1e-6
+    bench.clock.moment += bench.pacer.wait() + 1e-6
     bench.offer(message(1), message(2))
     bench.step()
     assert bench.stored() == ["id--1"]
@@ -305,7 +297,7 @@ def test_many_results_do_not_wait_in_memory_for_a_slow_cloud(bench: Bench) -> No
     bench.attach()
     bench.offer(*(message(number) for number in range(MEMORY_MESSAGES + 1)))
     bench.step()
-    assert len(bench.publisher._live) <= MEMORY_MESSAGES
+    assert len(bench.publisher._backlog) <= MEMORY_MESSAGES
     assert len(bench.stored()) > MEMORY_MESSAGES - WINDOW
 
 
@@ -385,11 +377,11 @@ def refuse_next(bench: Bench) -> None:
 def test_refusals_at_full_pace_may_be_a_full_window_but_not_many_in_a_row(bench: Bench) -> None:
     bench.attach()
     deliver_one_by_one(bench, 40)
-    for _ in range(TOO_MANY - 1):
+    for _ in range(MAX_EXPLAINED_REFUSALS - 1):
         refuse_next(bench)
         assert bench.publisher.counts().delivered == 40
     refuse_next(bench)
-    assert bench.publisher.counts().delivered == 40 - DOUBTFUL_MESSAGES
+    assert bench.publisher.counts().delivered == 40 - UNCONFIRMED_MESSAGES
     assert not bench.publisher.offline
 
 
@@ -409,7 +401,7 @@ def test_one_refusal_of_a_message_that_had_room_means_that_the_last_ones_may_be_
     bench.attach()
     deliver_one_by_one(bench, 12, pause=0.2)
     refuse_next(bench)
-    assert bench.publisher.counts().delivered == 12 - DOUBTFUL_MESSAGES
+    assert bench.publisher.counts().delivered == 12 - UNCONFIRMED_MESSAGES
     assert bench.deliver_all()[13:] == [f"id-{number}" for number in range(2, 13)]
     assert bench.publisher.counts().delivered == 13
 
@@ -422,7 +414,7 @@ def test_a_message_that_breaks_every_connection_is_given_up_and_the_others_go(be
         bench.step()
         bench.pass_time(SPILL_SECONDS)
         assert len(bench.stored()) == 20
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_LOST_CONNECTIONS):
         assert bench.publisher.counts().expired == 0
         bench.attach()
         bench.until_sent(1)
@@ -436,8 +428,8 @@ def test_a_message_that_breaks_every_connection_is_given_up_and_the_others_go(be
 
 
 def test_losses_that_hit_another_message_each_time_give_up_none(bench: Bench) -> None:
-    bench.offer(*(message(number) for number in range(2 * ATTEMPTS)))
-    for _ in range(2 * ATTEMPTS - 1):
+    bench.offer(*(message(number) for number in range(2 * MAX_LOST_CONNECTIONS)))
+    for _ in range(2 * MAX_LOST_CONNECTIONS - 1):
         bench.attach()
         bench.until_sent(1)[0].answer()
         bench.until_sent(2)
@@ -447,7 +439,7 @@ def test_losses_that_hit_another_message_each_time_give_up_none(bench: Bench) ->
     bench.attach()
     bench.deliver_all()
     counts = bench.publisher.counts()
-    assert (counts.delivered, counts.expired) == (2 * ATTEMPTS, 0)
+    assert (counts.delivered, counts.expired) == (2 * MAX_LOST_CONNECTIONS, 0)
 
 
 def test_what_the_nucleus_took_long_ago_or_without_a_promise_does_not_go_again(bench: Bench) -> None:
@@ -455,7 +447,7 @@ def test_what_the_nucleus_took_long_ago_or_without_a_promise_does_not_go_again(b
     bench.offer(message(0))
     bench.until_sent(1)[-1].answer()
     bench.step()
-    bench.pass_time(DOUBTFUL_SECONDS + 1)
+    bench.pass_time(LITE_DEAD_NETWORK_SECONDS + 1)
     bench.publisher.configure(qos=0, outbox_bytes=ROOMY)
     bench.offer(message(1))
     bench.until_sent(2)[-1].answer()
@@ -513,9 +505,9 @@ def test_an_answer_that_never_comes_is_a_refusal_after_a_while_and_the_message_g
     bench.offer(*(message(number) for number in range(WINDOW + 5)))
     bench.step()
     nap = bench.pass_time(10)
-    assert nap == pytest.approx(ANSWER_SECONDS - 10)
-    bench.pass_time(ANSWER_SECONDS - 10)
-    assert bench.publisher.problem == "AWS IoT Core: TimeoutError: no answer within 30 s"
+    assert nap == pytest.approx(CLOUD_ANSWER_SECONDS - 10)
+    bench.pass_time(CLOUD_ANSWER_SECONDS - 10)
+    assert bench.publisher.problem == "AWS IoT Core: no answer within 30 s"
     again = bench.until_sent(WINDOW + 1)[WINDOW:]
     assert [name(call) for call in again] == ["id-0"]
     bench.session.calls[0].answer()  # the late answer is nobody's any more
@@ -618,19 +610,19 @@ def test_results_found_in_a_file_that_can_be_used_again_are_carried_over(tmp_pat
 def test_results_for_which_the_disk_is_too_slow_expire_oldest_normal_ones_first(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "MEMORY_BYTES", 40_000)
+    monkeypatch.setattr("ml_inference.delivery.backlog.MEMORY_BYTES", 40_000)
     for number in range(200):
         bench.offer(message(number, alarm=number % 4 == 0, size=1_000))
-        assert bench.publisher._bytes <= 40_000
+        assert bench.publisher._backlog.payload_bytes <= 40_000
         assert bench.balanced()
-    held = [message.id for _, message in bench.publisher._live]
+    held = [message.id for _, message in bench.publisher._backlog._messages]
     assert len([identifier for identifier in held if int(identifier[3:]) % 4 == 0]) > len(held) * 3 // 4
     assert held == sorted(held, key=lambda identifier: int(identifier[3:]))
     assert held[-1] == "id-199"
     assert "the disk does not keep up" in caplog.text
     bench.attach()
     assert bench.deliver_all() == held
-    assert bench.publisher._bytes == 0
+    assert bench.publisher._backlog.payload_bytes == 0
 
 
 def test_an_error_of_ours_ends_neither_the_delivery_nor_the_accounting(
@@ -803,14 +795,14 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_one_place(self) -> None:
         publisher = self.bench.publisher
-        live = [order for order, _ in publisher._live]
+        live = [order for order, _ in publisher._backlog._messages]
         assert live == sorted(live)
-        assert len(publisher._in_flight) <= WINDOW
-        places = [each.id for _, each in publisher._live]
-        places += [flight.message.id for flight in publisher._in_flight.values() if flight.stored is None]
+        assert len(publisher._window) <= WINDOW
+        places = [each.id for _, each in publisher._backlog._messages]
+        places += [flight.message.id for flight in publisher._window.flights if flight.stored is None]
         places += self.bench.stored()
         assert len(places) == len(set(places))
-        assert publisher._bytes == sum(
+        assert publisher._backlog.payload_bytes == sum(
             len(each.payload) for each in self.bench.offered if each.id in set(places) - set(self.bench.stored())
         )
 
@@ -1010,7 +1002,7 @@ def test_over_the_sdk_results_of_an_offline_time_arrive_later_in_order(
         real.nucleus.faults.spool_full()
     real.connect(publisher)
     publisher.offer([message(number) for number in range(30)])
-    until(lambda: publisher.offline and not publisher._in_flight)
+    until(lambda: publisher.offline and not publisher._window)
     assert publisher.problem
     assert publisher.problem.startswith("AWS IoT Core: ServiceError")
     assert publisher.counts().waiting == 30

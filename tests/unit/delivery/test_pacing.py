@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from ml_inference.delivery.pacing import (
     BURST,
+    DECREASE,
     FIRST_PAUSE,
     FIRST_RATE,
     GROWTH,
-    KEPT,
-    KEPT_AGAIN,
     LONGEST_PAUSE,
     MAXIMUM_RATE,
     MINIMUM_RATE,
     OFFLINE_PAUSE,
+    REPEATED_DECREASE,
     Pacer,
 )
 from support.clocks import Clock, LongestPauses
@@ -89,8 +89,8 @@ def test_after_one_refusal_it_is_soon_back_where_it_was_refused_and_stays_there_
     play(pacer, clock, 2.0)
     refused_at = pacer.rate
     pacer.refused()
-    assert pacer.rate == pytest.approx(KEPT * refused_at)
-    back = (refused_at * (1 - KEPT) / GROWTH) ** (1 / 3)
+    assert pacer.rate == pytest.approx(DECREASE * refused_at)
+    back = (refused_at * (1 - DECREASE) / GROWTH) ** (1 / 3)
     play(pacer, clock, back)
     assert pacer.rate == pytest.approx(refused_at, rel=0.01)
     play(pacer, clock, back / 2)
@@ -103,7 +103,7 @@ def test_each_further_refusal_in_a_row_takes_more_down_to_a_limit(pacer: Pacer, 
     pacer.refused()
     go(pacer, clock)
     pacer.refused()
-    assert pacer.rate == pytest.approx(FIRST_RATE * KEPT * KEPT_AGAIN)
+    assert pacer.rate == pytest.approx(FIRST_RATE * DECREASE * REPEATED_DECREASE)
     for _ in range(10):
         clock.moment += 100
         pacer.refused()
@@ -115,7 +115,7 @@ def test_refusals_of_what_was_on_its_way_count_once(pacer: Pacer) -> None:
         pacer.sent()
     for _ in range(int(BURST) - 1):
         pacer.refused()
-    assert pacer.rate == FIRST_RATE * KEPT
+    assert pacer.rate == FIRST_RATE * DECREASE
     assert pacer.wait() == pytest.approx(FIRST_PAUSE)
 
 
@@ -184,7 +184,7 @@ def test_an_answer_that_says_nothing_about_the_way_ends_the_wait_for_it_and_noth
     pacer.refused()
     rate = pacer.rate
     go(pacer, clock)
-    pacer.undecided()
+    pacer.inconclusive()
     assert pacer.wait() < 1
     assert pacer.rate == rate
     pacer.sent()
@@ -194,7 +194,7 @@ def test_an_answer_that_says_nothing_about_the_way_ends_the_wait_for_it_and_noth
 @settings(deadline=None, derandomize=True)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["succeeded", "refused", "undecided", "retry_now", "wait"]), st.floats(0, 100))
+        st.tuples(st.sampled_from(["succeeded", "refused", "inconclusive", "retry_now", "wait"]), st.floats(0, 100))
     )
 )
 def test_as_soon_as_every_message_is_answered_the_wait_has_an_end(steps: list[tuple[str, float]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from ml_inference.greengrass.listener import Listener
-from ml_inference.greengrass.session import CALL_TIMEOUT, Session
+from ml_inference.greengrass.session import CALL_SECONDS, Session
 from support.sessions import FORBIDDEN, FakeSession
 
 TOPIC = "line/+/telemetry"
@@ -104,7 +104,7 @@ def test_what_the_nucleus_took_and_did_not_bring_back_shows_that_the_subscriptio
 
 
 def test_a_nucleus_that_is_stalled_is_waited_for(bench: Bench) -> None:
-    bench.after(SILENCE + 0.1).after(CALL_TIMEOUT - 0.1)
+    bench.after(SILENCE + 0.1).after(CALL_SECONDS - 0.1)
     assert bench.subscribed == 1
     bench.session.calls[0].answer()
     bench.after(PATIENCE - 0.1)
@@ -115,7 +115,7 @@ def test_a_nucleus_that_is_stalled_is_waited_for(bench: Bench) -> None:
 
 
 def test_but_not_for_ever(bench: Bench) -> None:
-    bench.after(SILENCE + 0.1).after(CALL_TIMEOUT + 0.1)
+    bench.after(SILENCE + 0.1).after(CALL_SECONDS + 0.1)
     assert bench.subscribed == 2
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -19,20 +20,26 @@ from awsiot.greengrasscoreipc.client import (
     PublishToIoTCoreOperation,
     PublishToTopicOperation,
 )
-from awsiot.greengrasscoreipc.model import ServiceError
+from awsiot.greengrasscoreipc.model import InvalidArgumentsError, ServiceError, UnauthorizedError
 
 from greengrass_sandbox import BackgroundNucleus, ProfileName
+from ml_inference.greengrass.errors import (
+    CallFailedError,
+    Failure,
+    FailureKind,
+    NucleusUnavailableError,
+    TokenRefusedError,
+    classify,
+    describe,
+)
 from ml_inference.greengrass.session import (
     SOCKET_VARIABLE,
     TOKEN_VARIABLE,
-    CallFailedError,
+    Answered,
     Connector,
-    NucleusUnavailableError,
     Session,
-    TokenRefusedError,
     _json_bytes,
     _Lifecycle,
-    describe,
 )
 
 SECONDS = 20.0
@@ -80,6 +87,13 @@ def session(rig: Rig) -> Session:
     return rig.open()
 
 
+def answer(publish: Callable[[Answered], None]) -> Failure | None:
+    """What a publish is answered with."""
+    answers: queue.Queue[Failure | None] = queue.Queue()
+    publish(answers.put)
+    return answers.get(timeout=SECONDS)
+
+
 def failure(action: Callable[[], object]) -> CallFailedError:
     with pytest.raises(CallFailedError) as raised:
         action()
@@ -88,7 +102,7 @@ def failure(action: Callable[[], object]) -> CallFailedError:
 
 def test_what_is_published_locally_is_a_binary_message(rig: Rig, session: Session) -> None:
     tap = rig.nucleus.watch("test/a")
-    session.publish_local("test/a", b'{"x":1}').result(SECONDS)
+    assert answer(partial(session.publish_local, "test/a", b'{"x":1}')) is None
     message = tap.get(SECONDS)
     assert (message.payload, message.kind) == (b'{"x":1}', "binary")
 
@@ -98,7 +112,7 @@ def test_what_is_published_to_the_cloud_arrives_with_its_quality_of_service(
     rig: Rig, session: Session, qos: int
 ) -> None:
     tap = rig.nucleus.iot_core.watch()
-    session.publish_cloud("results/core", b"7", qos).result(SECONDS)
+    assert answer(partial(session.publish_cloud, "results/core", b"7", qos)) is None
     message = tap.get(SECONDS)
     assert (message.topic, message.payload, message.qos) == ("results/core", b"7", qos)
 
@@ -151,8 +165,8 @@ def test_a_request_that_was_answered_leaves_nothing_open(session: Session) -> No
 
     def publish(times: int) -> None:
         for _ in range(times):
-            session.publish_local("test/a", b"1").result(SECONDS)
-            session.publish_cloud("test/a", b"1", 0).exception(SECONDS)
+            answer(partial(session.publish_local, "test/a", b"1"))
+            answer(partial(session.publish_cloud, "test/a", b"1", 0))
 
     publish(2)
     before = alive()
@@ -194,7 +208,7 @@ def test_a_subscription_that_is_answered_too_late_hears_nothing(rig: Rig, monkey
     rig.open().subscribe("test/a", other.put)
     rig.nucleus.publish("test/a", b"1")
     assert other.get(timeout=SECONDS) == b"1"
-    assert session.publish_local("test/a", b"2").result(SECONDS) is not None
+    assert answer(partial(session.publish_local, "test/a", b"2")) is None
     assert other.get(timeout=SECONDS) == b"2"
     assert heard.empty()
 
@@ -215,22 +229,25 @@ def test_giving_up_ends_a_wait_at_once(rig: Rig, session: Session) -> None:
 
 def test_a_loss_is_told_once_and_every_call_that_waits_ends(rig: Rig, session: Session) -> None:
     rig.nucleus.faults.answer_never("PublishToTopic")
-    waiting = session.publish_local("test/a", b"1")
+    answers: queue.Queue[Failure | None] = queue.Queue()
+    session.publish_local("test/a", b"1", answers.put)
     rig.nucleus.faults.drop_connections()
     assert rig.lost.get(timeout=SECONDS) is session
     assert session.lost.is_set()
-    assert waiting.exception(SECONDS) is not None
+    ended = answers.get(timeout=SECONDS)
+    assert ended is not None
+    assert ended.kind is FailureKind.LOST
     session.close()
     assert rig.lost.empty()
 
 
-def test_publishing_over_a_lost_connection_fails_through_the_future(rig: Rig, session: Session) -> None:
+def test_publishing_over_a_lost_connection_is_answered_with_the_loss(rig: Rig, session: Session) -> None:
     rig.nucleus.faults.drop_connections()
     assert session.lost.wait(SECONDS)
-    for future in (session.publish_local("test/a", b""), session.publish_cloud("test/a", b"", 1)):
-        error = future.exception(SECONDS)
-        assert error is not None
-        assert not isinstance(error, ServiceError)
+    for publish in (partial(session.publish_local, "test/a", b""), partial(session.publish_cloud, "test/a", b"", 1)):
+        lost = answer(publish)
+        assert lost is not None
+        assert lost.kind is FailureKind.LOST
     assert not failure(session.configuration).refused
 
 
@@ -351,3 +368,19 @@ def test_a_message_that_python_cannot_write_as_json_becomes_one_that_is_refused(
 )
 def test_a_reason_is_told_in_few_words_and_without_payloads(error: Exception, text: str) -> None:
     assert describe(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InvalidArgumentsError(message="bad topic"), FailureKind.INVALID),
+        (UnauthorizedError(message="no"), FailureKind.UNAUTHORIZED),
+        (ServiceError(message="no network"), FailureKind.TRANSIENT),
+        (StreamClosedError(), FailureKind.LOST),
+        (TimeoutError(), FailureKind.LOST),
+    ],
+)
+def test_the_sdks_errors_are_mapped_to_what_they_say_about_the_next_attempt(
+    error: Exception, kind: FailureKind
+) -> None:
+    assert classify(error).kind is kind

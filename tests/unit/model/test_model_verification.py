@@ -7,7 +7,7 @@ import pytest
 from ml_inference.cli.main import main
 from ml_inference.model.bundle import load_verified
 from ml_inference.model.isolation import MEBIBYTE, IsolationError, run_isolated
-from ml_inference.model.manifest import ModelError, ModelUncheckedError, read_manifest
+from ml_inference.model.manifest import ModelCheckDeferredError, ModelError, read_manifest
 from ml_inference.model.verification import verify_in_child
 from support.damage import copy_of, crashing, edit_manifest, filling, replace_booster
 
@@ -43,7 +43,7 @@ def test_a_booster_that_crashes_xgboost_is_refused_with_a_reason(copied: Path) -
 
 
 def test_a_check_that_does_not_end_in_time_is_a_refusal_that_may_pass(model_directory: Path) -> None:
-    with pytest.raises(ModelUncheckedError, match=r"^booster: checking it took longer than 0\.1 seconds$"):
+    with pytest.raises(ModelCheckDeferredError, match=r"^booster: checking it took longer than 0\.1 seconds$"):
         verify_in_child(model_directory, seconds=0.1)
 
 
@@ -123,17 +123,17 @@ def test_a_child_sees_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_child_that_takes_too_much_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(IsolationError, match=r"^needed more than 64 MiB of memory$") as caught:
         isolated("x = bytearray(200 * 1024 * 1024)", tmp_path, monkeypatch, memory_bytes=64 * MEBIBYTE)
-    assert not caught.value.passing
+    assert not caught.value.transient
 
 
 def test_a_child_that_takes_too_long_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(IsolationError, match=r"^took longer than 0\.5 seconds$") as caught:
         isolated("import time\ntime.sleep(60)", tmp_path, monkeypatch, seconds=0.5)
-    assert caught.value.passing
+    assert caught.value.transient
 
 
 @pytest.mark.parametrize(
-    ("signal", "reason", "passing"),
+    ("signal", "reason", "transient"),
     [
         ("SIGABRT", r"^crashed XGBoost \(SIGABRT\)$", False),
         ("SIGKILL", "^was killed, most likely because", True),
@@ -141,8 +141,8 @@ def test_a_child_that_takes_too_long_is_told_apart(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_a_child_that_dies_of_a_signal_is_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str, reason: str, passing: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal: str, reason: str, transient: bool
 ) -> None:
     with pytest.raises(IsolationError, match=reason) as caught:
         isolated(f"import os, signal\nos.kill(os.getpid(), signal.{signal})", tmp_path, monkeypatch)
-    assert caught.value.passing == passing
+    assert caught.value.transient == transient

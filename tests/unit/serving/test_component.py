@@ -6,8 +6,10 @@ from typing import cast
 
 import pytest
 
-from ml_inference.greengrass.session import Connector, TokenRefusedError
-from ml_inference.serving.component import EXIT_CONNECTION_LOST, EXIT_STOPPED, REFUSALS, Component
+from ml_inference.greengrass.connection import MAX_TOKEN_REFUSALS
+from ml_inference.greengrass.errors import TokenRefusedError
+from ml_inference.greengrass.session import Connector
+from ml_inference.serving.component import EXIT_CONNECTION_LOST, EXIT_STOPPED, Component
 from ml_inference.serving.timing import Timing
 
 
@@ -34,6 +36,6 @@ def test_a_refused_token_asks_for_a_restart_unless_it_was_asked_to_stop(tmp_path
         cast("Connector", connector), thing_name="x", work_directory=tmp_path, timing=Timing(first_reconnect=0.01)
     )
     if asked_to_stop:
-        connector.on_attempt = lambda: component.stop() if connector.attempts == REFUSALS else None
+        connector.on_attempt = lambda: component.stop() if connector.attempts == MAX_TOKEN_REFUSALS else None
     assert component.run() == (EXIT_STOPPED if asked_to_stop else EXIT_CONNECTION_LOST)
-    assert connector.attempts == REFUSALS
+    assert connector.attempts == MAX_TOKEN_REFUSALS

@@ -28,7 +28,7 @@ def test_both_sides_are_equal_after_every_change(steps: list[str | int | tuple[i
         if isinstance(step, str):
             counters.arrived()
         elif isinstance(step, int):
-            counters.gave_up(step)
+            counters.dropped(step)
         else:
             counters.finished(scored=step[0], rejected=step[1])
         assert holds(counters.snapshot())
@@ -49,7 +49,7 @@ def test_a_snapshot_taken_while_others_count_is_of_one_moment() -> None:
         while not stop.is_set():
             counters.arrived()
             counters.arrived()
-            counters.gave_up()
+            counters.dropped()
             counters.finished(scored=3, rejected=1)
 
     threads = [Thread(target=work) for _ in range(2)]

@@ -147,7 +147,7 @@ def test_giving_up_counts_what_waited_as_dropped() -> None:
     intake, counters = make()
     for _ in range(3):
         intake.put(b"a")
-    assert intake.give_up_all() == 3
+    assert intake.drop_all() == 3
     assert drain(intake) == []
     assert counters.snapshot() == Counts(received=3, dropped=3)
     intake.put(b"b")
@@ -237,8 +237,8 @@ class IntakeAndCounters(RuleBasedStateMachine):
         self.limit = limit
 
     @rule()
-    def give_up_all(self) -> None:
-        assert self.intake.give_up_all() == len(self.expected)
+    def drop_all(self) -> None:
+        assert self.intake.drop_all() == len(self.expected)
         self.dropped += len(self.expected)
         self.expected.clear()
 

@@ -12,7 +12,7 @@ import pytest
 
 from ml_inference.model import manifest
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.model.manifest import ModelError, ModelUncheckedError
+from ml_inference.model.manifest import ModelCheckDeferredError, ModelError
 from ml_inference.serving.rollout import (
     FIRST_RETRY,
     Loaded,
@@ -164,13 +164,13 @@ def test_a_model_that_the_machine_was_too_busy_to_check_is_tried_again_after_a_w
     load = slot.slot._load
 
     def too_busy(directory: Path, trusted_keys: Sequence[str]) -> Model:
-        raise ModelUncheckedError("booster: checking it took longer than 120 seconds")
+        raise ModelCheckDeferredError("booster: checking it took longer than 120 seconds")
 
     monkeypatch.setattr(slot.slot, "_load", too_busy)
     slot.slot.want(Source(models["1.0.0"]))
     assert slot.versions() == [None]
     assert slot.told[0].problem == "booster: checking it took longer than 120 seconds; it is tried again"
-    assert slot.told[0].unchecked
+    assert slot.told[0].deferred
     slot.moment = 0.4 * FIRST_RETRY
     assert slot.look() == [None]
     slot.moment = FIRST_RETRY
