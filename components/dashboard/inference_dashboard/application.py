@@ -26,7 +26,8 @@ from inference_dashboard.history import Batch, History, open_history
 from inference_dashboard.line import Line
 from inference_dashboard.server import Live, Server, certificate_changed
 from inference_dashboard.settings import Settings
-from ml_inference.greengrass.session import Connector, NucleusUnavailableError
+from ml_inference.greengrass.errors import NucleusUnavailableError
+from ml_inference.greengrass.session import Connector
 
 DRAIN_SECONDS = 0.1
 """Between looks into the inbox: cheaper than waking the loop for each message."""

@@ -19,21 +19,14 @@ from typing import Any
 
 from inference_dashboard.line import Kind
 from inference_dashboard.settings import Settings, SettingsError, parse, unknown
-from ml_inference.greengrass.session import (
-    CallFailedError,
-    Connector,
-    NucleusUnavailableError,
-    Session,
-    Subscription,
-    TokenRefusedError,
-)
+from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, Connection
+from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError
+from ml_inference.greengrass.session import Connector, Session, Subscription
 
 MAX_MESSAGES = 20_000
 MAX_BYTES = 32 * 1024 * 1024
 """What may wait in the inbox: some ten seconds of all that a nucleus carries."""
-MAX_TOKEN_REFUSALS = 2
-"""In a row: nucleus lite refuses a token by closing the connection, and it also closes one when it is just going down."""
-EXIT_CANNOT_START, EXIT_CONNECTION_LOST = 1, 75
+EXIT_CANNOT_START = 1
 
 logger = logging.getLogger(__name__)
 
@@ -161,36 +154,37 @@ class Feed:
             self._on_end(code)
 
     def _supervise(self) -> int | None:
-        patience, refusals, pause, down = self._patience, 0, self._patience.first, time.monotonic()
-        while True:
-            try:
-                session = self._connector.open(self._events.put, patience.connect)
-            except TokenRefusedError as error:
-                refusals += 1
-                if refusals >= MAX_TOKEN_REFUSALS:
-                    logger.error("%s", error)
-                    return EXIT_CONNECTION_LOST
-            except NucleusUnavailableError as error:
-                refusals = 0
-                if time.monotonic() - down > patience.limit:
-                    logger.error("no connection for %g s: %s", patience.limit, error)
-                    return EXIT_CONNECTION_LOST
-            else:
-                refusals, pause = 0, patience.first
-                try:
-                    code = self._converse(session)
-                except CallFailedError as error:
-                    logger.warning("%s; connecting again", error)
-                    code = 0
-                finally:
+        patience = self._patience
+        connection = Connection(
+            self._connector,
+            self._events.put,
+            monotonic=time.monotonic,
+            timeout=patience.connect,
+            first_pause=patience.first,
+            longest_pause=patience.longest,
+            limit=patience.limit,
+        )
+        try:
+            while True:
+                session = connection.open()
+                if session is not None:
+                    reason = "the connection to the nucleus is lost"
+                    try:
+                        code = self._converse(session, connection.confirm)
+                    except CallFailedError as error:
+                        code, reason = 0, str(error)
                     self.connected = False
-                    session.close()
-                if code is None or code:
-                    return code
-                down = time.monotonic()
-            if self._stopped(pause):
-                return None
-            pause = min(patience.longest, pause * 2)
+                    if code is None or code:
+                        return code
+                    connection.drop(reason)
+                if self._stopped(max(0.0, connection.next_attempt - time.monotonic())):
+                    return None
+        except ConnectionLostError as error:
+            logger.error("%s", error)
+            return EXIT_CONNECTION_LOST
+        finally:
+            self.connected = False
+            connection.close()
 
     def _stopped(self, pause: float) -> bool:
         until = time.monotonic() + pause
@@ -202,7 +196,7 @@ class Feed:
                 break
         return False
 
-    def _converse(self, session: Session) -> int | None:
+    def _converse(self, session: Session, confirm: Callable[[], None]) -> int | None:
         """What happens on one connection; returns 0 when it is lost, None when asked to stop, else an exit code."""
         try:
             session.watch_configuration(lambda: self._events.put("configuration"))
@@ -214,6 +208,7 @@ class Feed:
         code = self._configure(session)
         if code:
             return code
+        confirm()
         self.connected = True
         logger.info("connected to the nucleus")
         looked = time.monotonic()
@@ -225,7 +220,6 @@ class Feed:
             if event == "stop":
                 return None
             if event is session or session.lost.is_set():
-                logger.warning("the connection to the nucleus is lost")
                 return 0
             now = time.monotonic()
             if event == "configuration" or now - looked >= self._patience.poll:

@@ -86,7 +86,8 @@ class InputSubscription:
             return False
         if self.settled:
             self._listener.check()
-            return False
+            cured, self.problem = self.problem is not None, None
+            return cured
         if self.listening:
             self._listener.check()
         if self._monotonic() < self._retry.at:
