@@ -3,15 +3,18 @@
 
 It puts the artifact's files and a virtual environment with exactly the locked packages into the component's work
 directory, then hands over to that environment's Python. `install` does so, runs the arguments as a gate and removes what
-older versions left; `run` becomes the component. It never changes an environment in use: one is made under a temporary
-name and renamed when complete, so a failure leaves the previous version able to run.
+older versions left; `run` becomes the component. The gate proves what is there: if it fails and a file is not as it was
+built, the artifact's files or the environment are built anew, once. It never changes an environment in use: one is made under
+a temporary name and renamed when complete, so a failure leaves the previous version able to run.
 
 Only the standard library, and nothing that Python 3.6 lacks: the `python3` of a gateway may be too old for the component
 while a newer one stands beside it. Starting from the archive itself works alike on every runtime: the classic nucleus
 and lite's cloud deployments could unpack it, lite's local deployments cannot.
 """
 
+import ast
 import hashlib
+import json
 import os
 import platform
 import re
@@ -20,7 +23,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 SUPPORTED = ("3.14", "3.13", "3.12", "3.11", "3.10")
 """The Python versions that every package in the lock has wheels for, the preferred first."""
@@ -28,15 +34,40 @@ SUPPORTED = ("3.14", "3.13", "3.12", "3.11", "3.10")
 WHEELHOUSE = "wheelhouse/"
 """Folder of the archive with a folder of wheels for each platform, such as `wheelhouse/aarch64-3.11/`."""
 
+CHECKSUMS = "checksums.json"
+"""File of an environment that says what it was built of."""
+
+PIP_SETTINGS = (
+    "index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert", "client-cert",
+    "keyring-provider", "timeout", "default-timeout", "retries",
+)  # fmt: skip
+"""What may be set for pip on a device: the index, the way to it and its certificates. Nothing that changes what is installed."""
+
 PROBE = """
-import os, sys
+import glob, json, os, sys
 try:
-    import ensurepip, venv
-    complete = "complete"
+    import ensurepip, sysconfig, venv
+    folders = [os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"), sysconfig.get_config_var("WHEEL_PKG_DIR") or ""]
+    wheels = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "pip-*.whl"))]
 except ImportError:
-    complete = "bare"
-print("%d.%d" % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32, complete, os.path.realpath(sys.executable))
+    wheels = []
+version, bits = "%d.%d" % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32
+print(json.dumps([os.path.realpath(sys.executable), version, bits, (wheels or [""])[-1]]))
 """
+
+
+class Python(NamedTuple):
+    """An interpreter that can make environments.
+
+    Attributes:
+        path: Its real path, so that a changed `python3` link changes no environment.
+        version: Such as `3.11`.
+        pip: The wheel of pip that comes with it.
+    """
+
+    path: str
+    version: str
+    pip: str
 
 
 class InstallError(Exception):
@@ -58,8 +89,10 @@ class Launcher:
             members = opened.infolist()
         content = "".join(f"{member.filename} {member.CRC} {member.file_size}\n" for member in members)
         self.app = self.home / f"app-{_digest(content.encode())}"
-        self._files = [member.filename for member in members if not member.filename.startswith(WHEELHOUSE)]
-        self._wheels = [member.filename for member in members if member.filename.startswith(WHEELHOUSE)]
+        self._files = {
+            m.filename: m.CRC for m in members if not m.filename.startswith(WHEELHOUSE) and not m.filename.endswith("/")
+        }
+        self._wheels = [m.filename for m in members if m.filename.startswith(WHEELHOUSE)]
 
     def install(self, arguments: "list[str]") -> None:
         """Prepare everything, let the environment's Python run the arguments in the artifact's folder, then tidy up.
@@ -75,7 +108,7 @@ class Launcher:
             remove(leftover)
         python = self._prepare()
         if arguments:
-            print(_output([python, *arguments], self._child_environment(), cwd=self.app), end="")
+            print(self._gate(python, arguments), end="")
         self._forget_older()
 
     def run(self, arguments: "list[str]") -> None:
@@ -98,24 +131,60 @@ class Launcher:
         """Unpack the artifact and build its environment, each only if it is not there; the environment's Python."""
         if not self.app.is_dir():
             self._unpack()
-        environments = self._environments(self.app)
-        usable = [path for path in environments if os.access(str(path / "bin" / "python"), os.X_OK)]
-        environment = usable[0] if usable else self._build_environment()
-        return str(environment / "bin" / "python")
+        return str((self._environment() or self._build_environment()) / "bin" / "python")
+
+    def _gate(self, python: str, arguments: "list[str]") -> str:
+        """What the arguments print, once they have passed with everything as it was built."""
+        what = " ".join(part for part in arguments[:3] if part != "-m")
+        try:
+            return _output(what, [python, *arguments], self._child_environment(), cwd=self.app)
+        except InstallError as error:
+            # Damage is one of two causes, and the other, such as a bad model, is not worth downloading everything again.
+            damaged = self._damaged()
+            if not damaged:
+                raise
+            print(f"{error}; built anew, since damaged: {', '.join(path.name for path in damaged)}", file=sys.stderr)
+            try:
+                if self.app in damaged:
+                    self._unpack()
+                if damaged != [self.app]:
+                    python = str(self._build_environment() / "bin" / "python")
+            except (InstallError, OSError) as failure:
+                raise InstallError(f"{error}; something is damaged and cannot be built anew: {failure}") from failure
+        return _output(what, [python, *arguments], self._child_environment(), cwd=self.app)
+
+    def _damaged(self) -> "list[Path]":
+        """Those of the artifact's directory and its environment whose files are not as they were built."""
+        damaged = []
+        if _checksums(self.app) != self._files:
+            damaged.append(self.app)
+        environment = self._environment()
+        if environment is not None:
+            try:
+                built = json.loads((environment / CHECKSUMS).read_text())
+            except (OSError, ValueError):
+                built = None
+            if _checksums(environment) != built:
+                damaged.append(environment)
+        return damaged
 
     def _unpack(self) -> None:
         temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=str(self.home)))
         try:
             with zipfile.ZipFile(str(self.archive)) as opened:
-                opened.extractall(str(temporary), self._files)
+                opened.extractall(str(temporary), list(self._files))
             publish(temporary, self.app)
         finally:
             remove(temporary)
 
     def _environments(self, app: Path) -> "list[Path]":
         """Where the environment of an unpacked artifact may be, one place for each Python version."""
-        lock = _digest((app / "requirements.lock").read_bytes())
-        return [self.home / f"venv-{lock}-{version}" for version in SUPPORTED]
+        return [self.home / environment_name(app / "requirements.lock", version) for version in SUPPORTED]
+
+    def _environment(self) -> "Path | None":
+        """The artifact's environment, if it is there."""
+        found = (path for path in self._environments(self.app) if os.access(str(path / "bin" / "python"), os.X_OK))
+        return next(found, None)
 
     def _build_environment(self) -> Path:
         """Make a virtual environment with the locked packages, from the network or from the artifact's wheels."""
@@ -127,25 +196,19 @@ class Launcher:
                 f"the artifact has wheels for {', '.join(platforms)}, and this machine is {machine}: build it with wheels for "
                 "this machine, too (make wheelhouse), or without its folder wheelhouse"
             )
-        python, version = find_python(versions)
-        print(f"building the environment with {python}", flush=True)
+        python = find_python(versions)
+        print(f"building the environment with {python.path}", flush=True)
         temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=str(self.home)))
         try:
-            # pip downloads to TMPDIR, and /tmp is often a small file system in memory on a gateway.
-            variables = dict(_own_environment(), TMPDIR=str(temporary))
-            target = temporary / "venv"
-            _output([python, "-m", "venv", str(target)], variables)
-            # Compiled files appear for what is imported; the others would only take up the gateway's disk.
-            command = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input", "--no-compile"]
-            command += ["--no-cache-dir", "--disable-pip-version-check", "--require-hashes", "--only-binary=:all:"]
+            options, index = ["--no-cache-dir"], True
             if self._wheels:
-                wheels = self._wheels_for(machine, version)
+                wheels = self._wheels_for(machine, python.version)
                 with zipfile.ZipFile(str(self.archive)) as opened:
                     opened.extractall(str(temporary), wheels)
-                command += ["--no-index", "--find-links", str((temporary / wheels[0]).parent)]
-            _output([*command, "--requirement", str(self.app / "requirements.lock")], variables)
-            environment = self._environments(self.app)[SUPPORTED.index(version)]
-            publish(target, environment)
+                options, index = ["--no-index", "--find-links", str((temporary / wheels[0]).parent)], False
+            environment = self.home / environment_name(self.app / "requirements.lock", python.version)
+            build_environment(python, self.app / "requirements.lock", temporary, options, index=index)
+            publish(temporary / "venv", environment)
         finally:
             remove(temporary)
         return environment
@@ -173,14 +236,90 @@ class Launcher:
             remove(path)
 
 
-def find_python(versions: "list[str]") -> "tuple[str, str]":
+def environment_name(lock: Path, version: str) -> str:
+    """The directory's name of the environment with the packages of a lock file.
+
+    Args:
+        lock: The lock file.
+        version: Of Python.
+    """
+    return f"venv-{_digest(lock.read_bytes())}-{version}"
+
+
+def build_environment(
+    python: Python,
+    lock: Path,
+    folder: Path,
+    options: "list[str]",
+    *,
+    index: bool = True,
+    show: "Callable[[str], None] | None" = None,
+) -> Path:
+    """Make a virtual environment with exactly the locked packages: no pip, no setuptools.
+
+    Args:
+        python: The interpreter.
+        lock: The lock file, with hashes.
+        folder: For everything that is needed on the way; gets the environment as `venv`.
+        options: More options for `pip install`.
+        index: Whether pip may use a package index, and so its settings.
+        show: Called with each line that pip prints.
+
+    Returns:
+        The environment's directory.
+
+    Raises:
+        InstallError: With the cause.
+    """
+    target = folder / "venv"
+    # pip downloads to TMPDIR, and /tmp is often a small file system in memory on a gateway.
+    variables = dict(_own_environment(), TMPDIR=str(folder))
+    _output("venv", [python.path, "-I", "-m", "venv", "--without-pip", str(target)], variables)
+    with zipfile.ZipFile(python.pip) as wheel:
+        wheel.extractall(str(folder / "pip"))
+    # -I: nothing in the environment's variables or in a home directory reaches this pip but what is handed on here.
+    pip = [str(target / "bin" / "python"), "-I", str(folder / "pip" / "pip")]
+    settings = index_settings(pip, variables) if index else {}
+    variables = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
+    variables.update(settings, PIP_CONFIG_FILE=os.devnull)
+    # Compiled files appear for what is imported; the others would only take up the gateway's disk.
+    command = [*pip, "install", "--no-input", "--no-compile", "--disable-pip-version-check", "--require-hashes"]
+    command += ["--only-binary=:all:", "--progress-bar=off", *options, "--requirement", str(lock)]
+    _output("pip install", command, variables, show=show)
+    (target / CHECKSUMS).write_text(json.dumps(_checksums(target)))
+    return target
+
+
+def index_settings(pip: "list[str]", variables: "dict[str, str]") -> "dict[str, str]":
+    """The variables that tell pip about the index, from its configuration files and its variables, and no others.
+
+    Args:
+        pip: The command.
+        variables: Of this process.
+
+    Raises:
+        InstallError: A configuration file cannot be read.
+    """
+    names = {"PIP_CONFIG_FILE", *(_variable(setting) for setting in PIP_SETTINGS)}
+    known = {name: value for name, value in variables.items() if name in names or not name.startswith("PIP_")}
+    listed = _output("pip config", [*pip, "config", "list"], known)
+    settings = {}
+    for section in ("global", "install", ":env:"):
+        for key, value in re.findall(f"^{section}\\.([a-z-]+)=(.*)$", listed, re.MULTILINE):
+            if key in PIP_SETTINGS:
+                settings[_variable(key)] = str(ast.literal_eval(value))
+    return settings
+
+
+def _variable(setting: str) -> str:
+    return "PIP_" + setting.upper().replace("-", "_")
+
+
+def find_python(versions: "list[str]") -> Python:
     """The first Python of an acceptable version that can make an environment: the one that runs this before all others.
 
     Args:
         versions: Acceptable versions, such as `3.11`, the preferred first.
-
-    Returns:
-        Its real path, so that a changed `python3` link changes no environment, and its version.
 
     Raises:
         InstallError: There is none; says what was found instead.
@@ -191,17 +330,17 @@ def find_python(versions: "list[str]") -> "tuple[str, str]":
         if path is None:
             continue
         try:
-            version, bits, complete, real = _output([path, "-c", PROBE], _own_environment()).split(maxsplit=3)
+            real, version, bits, pip = json.loads(_output("probe", [path, "-c", PROBE], _own_environment()))
         except (InstallError, ValueError):
             continue  # such as a version manager's stand-in for a version that is not selected
         if version not in versions:
             found.append(f"{path} is {version}")
-        elif bits != "64":
+        elif bits != 64:  # noqa: PLR2004 - bits
             found.append(f"{path} is a 32-bit program")
-        elif complete != "complete":
+        elif not pip:
             found.append(f"{path} has no venv and ensurepip (on Debian and Ubuntu: apt install python{version}-venv)")
         else:
-            return real.strip(), version
+            return Python(real, version, pip)
     raise InstallError(f"needs a Python {', '.join(versions)}; found: {'; '.join(found) or 'none'}")
 
 
@@ -227,30 +366,55 @@ def main(arguments: "list[str]") -> int:
     return 0
 
 
-def _output(command: "list[str]", variables: "dict[str, str]", cwd: "Path | None" = None) -> str:
-    """What a command prints, or an InstallError with the line that names the cause.
+def _output(
+    what: str,
+    command: "list[str]",
+    variables: "dict[str, str]",
+    cwd: "Path | None" = None,
+    show: "Callable[[str], None] | None" = None,
+) -> str:
+    """What a command prints, or an InstallError with its name and the line that names the cause.
 
     What it writes to standard error goes to this process's: a runtime files it as a warning.
     """
-    directory = None if cwd is None else str(cwd)
-    # Apart, since a program's two streams reach one pipe in no order: Python holds back the first until it ends.
-    done = subprocess.run(  # noqa: UP022 - `capture_output` came with Python 3.7
-        command, check=False, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    printed, told = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    if done.returncode == 0:
+    # Each stream in a place of its own: together they come in no order, since Python holds back the first until it ends.
+    with tempfile.TemporaryFile() as errors:
+        directory = None if cwd is None else str(cwd)
+        process = subprocess.Popen(command, cwd=directory, env=variables, stdout=subprocess.PIPE, stderr=errors)
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line.decode(errors="replace"))
+            if show is not None:
+                show(lines[-1].strip())
+        code = process.wait()
+        errors.seek(0)
+        told = errors.read().decode(errors="replace")
+    if code == 0:
         print(told, end="", file=sys.stderr)
-        return printed
-    lines = [line.strip() for line in (told if told.strip() else printed).splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:] or [f"exit code {done.returncode}"]
-    if done.returncode < 0:
-        causes = [f"killed by signal {-done.returncode}"]
+        return "".join(lines)
+    lines = [line.strip() for line in (told.splitlines() if told.strip() else lines) if line.strip()]
+    causes = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:] or [f"exit code {code}"]
+    if code < 0:
+        causes = [f"killed by signal {-code}"]
     # pip repeats this and ends with "No matching distribution found", which is not the cause.
     unreachable = re.search("connection broken by (.*)", told)
     if unreachable:
-        causes = [f"cannot reach the package index: {unreachable.group(1)}"]
-    what = " ".join(part for part in command[1:4] if part != "-m")
+        causes = [f"the package index cannot be reached: {unreachable.group(1)}"]
     raise InstallError(f"{what}: {' '.join(causes)}")
+
+
+def _checksums(directory: Path) -> "dict[str, int]":
+    """The CRC-32 of each file below a directory, and of where each link leads; without compiled files."""
+    found = {}
+    for folder, folders, files in os.walk(str(directory)):
+        linked = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # noqa: PTH114, PTH118
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in files + linked:
+            path = Path(folder, name)
+            data = os.readlink(str(path)).encode() if path.is_symlink() else path.read_bytes()  # noqa: PTH115 - 3.6
+            found[path.relative_to(directory).as_posix()] = zlib.crc32(data)
+    found.pop(CHECKSUMS, None)
+    return found
 
 
 def _own_environment() -> "dict[str, str]":
@@ -271,8 +435,12 @@ def publish(temporary: Path, final: Path) -> None:
         final: Its name; what bears it already is replaced.
     """
     os.sync()
-    remove(final)
+    # Under another name until it is replaced: a process of the version before may still import from it.
+    replaced = Path(f"{temporary}-replaced")
+    if os.path.lexists(str(final)):
+        final.rename(replaced)
     temporary.rename(final)
+    remove(replaced)
 
 
 def remove(path: Path) -> None:

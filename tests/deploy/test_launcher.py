@@ -259,6 +259,94 @@ def test_an_environment_whose_python_is_gone_is_built_anew_when_the_component_st
     assert done.stdout.splitlines()[-1] == "checked 1 first"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["missing", "emptied"])
+@pytest.mark.parametrize("place", ["venv-*/lib/python*/site-packages/part.py", "app-*/src/own.py"])
+def test_what_is_damaged_is_built_anew_by_the_next_installation(
+    *, first: Path, work: Path, command: Command, place: str, damage: str
+) -> None:
+    (path,) = (work / "runtime").glob(place)
+    path.unlink()
+    if damage == "emptied":
+        path.touch()
+    before = entries(work)
+    done = command("python3", first, "install", work, *GATE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "checked 1 first"
+    damaged = path.relative_to(work / "runtime").parts[0]
+    assert done.stderr.endswith(f"; built anew, since damaged: {damaged}\n")
+    anew = {name for name, inode in entries(work).items() if before[name] != inode}
+    assert anew == {damaged, "installed"}
+    assert say(work, first, command) == "checked 1 first"
+
+
+def test_a_gate_that_fails_with_nothing_damaged_builds_nothing_anew(first: Path, work: Path, command: Command) -> None:
+    before = entries(work)
+    done = command("python3", first, "install", work, "-c", "import own, sys; sys.exit('bad')")
+    assert done.stderr.splitlines()[1:] == []
+    assert entries(work) == before
+
+
+def test_what_is_damaged_and_cannot_be_built_anew_leaves_the_gates_reason(
+    *, first: Path, work: Path, command: Command, tmp_path: Path
+) -> None:
+    (path,) = (work / "runtime").glob("venv-*/lib/python*/site-packages/part.py")
+    path.unlink()
+    wrong = f"wheelhouse/riscv64-{VERSION}/{WHEEL}"
+    with zipfile.ZipFile(first) as whole:
+        contents = {name if WHEEL not in name else wrong: whole.read(name) for name in whole.namelist()}
+    done = command("python3", write_zip(tmp_path / "app.zip", contents), "install", work, *GATE)
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert "ModuleNotFoundError: No module named 'part'; something is damaged and cannot be built anew: " in line
+    assert line.count("the artifact has wheels for riscv64") == 1
+
+
+def test_an_environment_holds_what_the_lock_names_and_no_installer(work: Path) -> None:
+    (packages,) = (work / "runtime").glob("venv-*/lib/python*/site-packages")
+    assert {path.name for path in packages.iterdir()} - {"__pycache__"} == {"part.py", "part-1.0.dist-info"}
+    assert not list((work / "runtime").glob("venv-*/bin/pip*"))
+
+
+SETTINGS = """
+import json, pathlib, sys; sys.path.insert(0, sys.argv[1]); import launcher
+print(json.dumps(launcher.index_settings([sys.executable, "-m", "pip"], launcher._own_environment())))
+"""
+
+
+def test_pip_hears_of_the_index_the_way_to_it_and_its_certificates_and_of_nothing_else(
+    checkout: Path, command: Command, tmp_path: Path
+) -> None:
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text(
+        "[global]\nindex-url = https://private.example/simple\nproxy = http://proxy.example\nno-deps = true\n"
+        "[install]\nfind-links =\n  /first\n  /second\ntarget = /elsewhere\n[download]\nindex-url = https://other\n"
+    )
+    variables = {"PIP_DRY_RUN": "1", "PIP_USER": "1", "PIP_TARGET": "/x", "PIP_PROXY": "http://mine", "PIP_CERT": "/ca"}
+    variables |= {"PIP_CONFIG_FILE": str(configuration), "PIP_FIND_LINKS": "", "HOME": str(tmp_path)}
+    done = command(sys.executable, "-c", SETTINGS, checkout / "device", variables=variables)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("PIP_FIND_LINKS").split() in (
+        [],
+        ["/first", "/second"],
+    )  # an empty variable counts for some versions
+    found.pop("PIP_DEFAULT_TIMEOUT", None)
+    assert found == {
+        "PIP_INDEX_URL": "https://private.example/simple", "PIP_PROXY": "http://mine", "PIP_CERT": "/ca",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_user_who_tells_pip_to_install_nothing_or_elsewhere_gets_a_whole_environment(
+    first: Path, command: Command, tmp_path: Path
+) -> None:
+    variables = {"PIP_DRY_RUN": "1", "PIP_TARGET": str(tmp_path / "elsewhere"), "PYTHONSAFEPATH": "1"}
+    done = command("python3", first, "install", tmp_path / "work", *GATE, variables=variables)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_wheels_for_another_machine_are_refused_by_name(
     make_archive: MakeArchive, command: Command, tmp_path: Path
 ) -> None:
@@ -281,7 +369,7 @@ def test_no_index_in_reach_is_named_as_the_cause(
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_FIND_LINKS": ""}
     done = command("python3", archive, "install", tmp_path / "work", variables=nowhere)
     assert done.returncode == 1
-    assert "app.zip install: pip install: cannot reach the package index: " in done.stderr
+    assert "app.zip install: pip install: the package index cannot be reached: " in done.stderr
     assert "Connection refused" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -302,34 +390,40 @@ def other_pythons(tmp_path: Path) -> Callable[..., dict[str, str]]:
     return make
 
 
-def find(launcher: Path, versions: list[str], variables: Mapping[str, str], command: Command) -> tuple[str, str]:
+def find(launcher: Path, versions: list[str], variables: Mapping[str, str], command: Command) -> tuple[str, str, str]:
     """What `find_python` finds, asked by a Python whose own version is none of the versions."""
     script = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); import launcher\n"
         "try: print(json.dumps(launcher.find_python(json.loads(sys.argv[2]))))\n"
-        "except launcher.InstallError as error: print(json.dumps(['', str(error)]))"
+        "except launcher.InstallError as error: print(json.dumps(['', str(error), '']))"
     )
     done = command(sys.executable, "-c", script, launcher.parent, json.dumps(versions), variables=variables)
     assert done.returncode == 0, done.stderr
-    found, version = json.loads(done.stdout)
-    return found, version
+    found, version, pip = json.loads(done.stdout)
+    return found, version, pip
+
+
+def answer(*of: str | int) -> str:
+    return f"echo '{json.dumps(of)}'"
 
 
 def test_the_python_that_runs_it_is_taken_if_it_will_do(checkout: Path, command: Command) -> None:
-    found, version = find(checkout / "device" / "launcher.py", ["3.99", VERSION], {}, command)
+    found, version, pip = find(checkout / "device" / "launcher.py", ["3.99", VERSION], {}, command)
     assert version == VERSION
     assert found == os.path.realpath(sys.executable)
+    assert Path(pip).name.startswith("pip-")
 
 
 def test_a_newer_python_beside_one_that_is_too_old_is_found(
     checkout: Path, command: Command, other_pythons: Callable[..., dict[str, str]]
 ) -> None:
     path = other_pythons(
-        python3_98="echo 3.98 64 complete /opt/a path/python3.98", python3_97="echo 3.97 64 complete /x"
+        python3_98=answer("/opt/a path/python3.98", "3.98", 64, "/pip.whl"), python3_97=answer("/x", "3.97", 64, "/p")
     )
     assert find(checkout / "device" / "launcher.py", ["3.99", "3.98", "3.97"], path, command) == (
         "/opt/a path/python3.98",
         "3.98",
+        "/pip.whl",
     )
 
 
@@ -337,11 +431,11 @@ def test_a_python_that_cannot_be_used_is_named_with_the_reason(
     checkout: Path, command: Command, other_pythons: Callable[..., dict[str, str]]
 ) -> None:
     path = other_pythons(
-        python3_99="echo 3.99 32 complete /x",
-        python3_98="echo 3.98 64 bare /x",
+        python3_99=answer("/x", "3.99", 32, "/p"),
+        python3_98=answer("/x", "3.98", 64, ""),
         python3_97="echo not selected; exit 127",
     )
-    found, reason = find(checkout / "device" / "launcher.py", ["3.99", "3.98", "3.97"], path, command)
+    found, reason, _ = find(checkout / "device" / "launcher.py", ["3.99", "3.98", "3.97"], path, command)
     assert found == ""
     assert reason.startswith("needs a Python 3.99, 3.98, 3.97; found: ")
     assert f"{sys.executable} is {VERSION}" in reason
