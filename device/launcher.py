@@ -34,6 +34,9 @@ SUPPORTED = ("3.14", "3.13", "3.12", "3.11", "3.10")
 WHEELHOUSE = "wheelhouse/"
 """Folder of the archive with a folder of wheels for each platform, such as `wheelhouse/aarch64-3.11/`."""
 
+STAMP = "component.json"
+"""File of the artifact with the version that was built."""
+
 CHECKSUMS = "checksums.json"
 """File of an environment that says what it was built of."""
 
@@ -217,7 +220,13 @@ class Launcher:
         return [name for name in self._wheels if name.startswith(f"{WHEELHOUSE}{machine}-{version}/")]
 
     def _child_environment(self) -> "dict[str, str]":
-        return dict(_own_environment(), PYTHONPATH=str(self.app / "src"))
+        variables = dict(_own_environment(), PYTHONPATH=str(self.app / "src"))
+        try:
+            version = json.loads((self.app / STAMP).read_text())["version"]
+        except (OSError, ValueError, KeyError):
+            return variables
+        # Where the cloud chose the version, the runtime's folder for the artifact knows it.
+        return dict(variables, COMPONENT_VERSION=self.archive.parent.name if version == "NEXT_PATCH" else version)
 
     def _forget_older(self) -> None:
         """Remove what neither this version nor the one installed before it needs; that one is the way back."""

@@ -26,6 +26,9 @@ from typing import Any
 MAX_RECIPE_BYTES = 7_500
 """Nucleus lite reads a recipe into 8,196 bytes and needs more than that to take it apart; one of 9 kB fails."""
 
+STAMP = "component.json"
+"""File of the artifact with the component's name and version, so that what runs can say what was deployed."""
+
 NEVER = ("__pycache__", "*.pyc", "*.egg-info", ".*")
 """Names that are nobody's content, wherever they are."""
 
@@ -117,19 +120,24 @@ def contents(project: Project) -> dict[str, Path]:
     return found
 
 
-def write_zip(files: dict[str, Path], target: Path) -> None:
-    """Write an archive that depends on the names and contents of the files alone.
+def write_zip(project: Project, target: Path) -> None:
+    """Write an archive that depends on the names and contents of the project's files alone.
 
     Args:
-        files: Files by their name in the archive.
+        project: The project.
         target: The archive.
+
+    Raises:
+        BuildError: Something that is listed is missing or empty.
     """
+    files = {name: path.read_bytes() for name, path in contents(project).items()}
+    files[STAMP] = (json.dumps({"name": project.name, "version": project.version}) + "\n").encode()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, FIRST_ZIP_TIME)
             entry.create_system = 3  # Unix, whatever this machine is
             entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, files[name].read_bytes())
+            archive.writestr(entry, files[name])
 
 
 def build_recipe(source: str, project: Project) -> str:
@@ -170,13 +178,12 @@ def build(directory: Path) -> Path:
         BuildError: With what to change.
     """
     project = read_project(directory)
-    files = contents(project)
     recipe = build_recipe((directory / "recipe.yaml").read_text(encoding="utf-8"), project)
     output = directory / "greengrass-build"
     _remove(output)  # as GDK does: an artifact of an older version must not be published
     artifact = output / "artifacts" / project.name / project.version / project.zip_name
     artifact.parent.mkdir(parents=True)
-    write_zip(files, artifact)
+    write_zip(project, artifact)
     (output / "recipes").mkdir()
     (output / "recipes" / "recipe.yaml").write_text(recipe, encoding="utf-8")
     return artifact

@@ -75,7 +75,7 @@ def command(environment: dict[str, str]) -> Command:
             capture_output=True,
             text=True,
             check=False,
-            timeout=110,
+            timeout=500,
         )
 
     return run

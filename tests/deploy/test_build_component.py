@@ -40,7 +40,12 @@ def recipe(built: Path) -> dict[str, Any]:
 def test_the_artifact_holds_the_package_the_model_the_lock_and_nothing_else(built: dict[str, Path]) -> None:
     found = names(built["inference"])
     folders = ("src/ml_inference/", "artifacts/model/")
-    assert {name for name in found if not name.startswith(folders)} == {"__main__.py", "LICENSE", "requirements.lock"}
+    assert {name for name in found if not name.startswith(folders)} == {
+        "__main__.py",
+        "LICENSE",
+        "component.json",
+        "requirements.lock",
+    }
     assert {"artifacts/model/manifest.json", "artifacts/model/booster.ubj"} <= found
     assert {"src/ml_inference/__main__.py", "src/ml_inference/cli/run.py", "src/ml_inference/cli/verify.py"} <= found
     assert not [name for name in found if "__pycache__" in name or "/." in name or name.endswith((".pyc", ".html"))]
@@ -112,6 +117,18 @@ def test_the_same_files_give_the_same_bytes_whatever_their_times_and_modes(
     for project in ("", "components/model", "components/simulator"):
         bytes_of = [artifact(build(copy / project)).read_bytes() for copy in (first, second)]
         assert bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.parametrize("version", ["2.3.4", "NEXT_PATCH"])
+def test_the_artifact_says_which_version_of_which_component_it_is(
+    make_checkout: MakeCheckout, build: Build, version: str
+) -> None:
+    copy = make_checkout()
+    for project in (copy, copy / "components" / "model", copy / "components" / "simulator"):
+        built = build(project, version=version)
+        with zipfile.ZipFile(artifact(built)) as archive:
+            stamp = json.loads(archive.read("component.json"))
+        assert stamp == {"name": recipe(built)["ComponentName"], "version": version}
 
 
 def test_a_changed_file_gives_other_bytes(make_checkout: MakeCheckout, build: Build) -> None:

@@ -33,7 +33,7 @@ READING = {
     "wEncoderVelocity": 25.0,
     "sDateTime": "2022-07-06 22:56:30.503",
 }
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 # In one worker of a parallel run, so that the environment is built once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("device")]
@@ -140,11 +140,37 @@ def test_a_version_with_a_broken_model_is_refused_and_the_one_before_goes_on(
     assert score(device)["model"]["version"] == "1.0.0"
 
 
+@pytest.mark.parametrize("place", ["serving/component.py", "serving/worker.py", "cli/verify.py"])
+def test_a_version_that_cannot_be_imported_is_refused_and_the_one_before_goes_on(
+    *, device: BackgroundNucleus, built: dict[str, Path], make_checkout: MakeCheckout, build: Build, place: str
+) -> None:
+    copy = make_checkout()
+    with (copy / "src" / "ml_inference" / place).open("a") as file:
+        file.write("\ndef broken(:\n")
+    broken = build(copy, version="1.1.0")
+    component = device.deploy(built["inference"])
+    score(device)
+    with pytest.raises(DeploymentError, match="install failed 3 times"):
+        device.deploy(broken)
+    assert "SyntaxError: invalid syntax" in component.log_path.read_text()
+    assert score(device)["model"]["version"] == "1.0.0"
+
+
+def test_health_and_log_say_the_version_that_is_deployed(
+    device: BackgroundNucleus, make_checkout: MakeCheckout, build: Build
+) -> None:
+    health = device.watch("ml/inference/health")
+    component = device.deploy(build(make_checkout(), version="7.8.9"))
+    assert json.loads(health.get(DEADLINE).payload)["component_version"] == "7.8.9"
+    assert " version 7.8.9: ml-inference " in component.log_path.read_text()
+
+
 def test_a_version_that_exits_at_start_is_broken_after_three_failures_and_the_one_before_can_come_back(
     device: BackgroundNucleus, built: dict[str, Path], make_checkout: MakeCheckout, build: Build
 ) -> None:
     copy = make_checkout()
-    (copy / "src" / "ml_inference" / "cli" / "run.py").write_text("raise SystemExit(3)\n")
+    with (copy / "src" / "ml_inference" / "cli" / "run.py").open("a") as file:
+        file.write("\n\ndef run(arguments):\n    raise SystemExit(3)\n")
     failing = build(copy, version="1.2.0")
     component = device.deploy(built["inference"])
     score(device)

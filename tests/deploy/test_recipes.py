@@ -148,7 +148,12 @@ def test_nothing_asks_for_root_and_run_has_no_time_limit(recipe: Recipe) -> None
 
 def test_a_slow_gateway_has_half_an_hour_to_install(built: dict[str, Path]) -> None:
     for manifest in loaded(built["inference"])["Manifests"]:
-        assert manifest["Lifecycle"]["install"]["Timeout"] == 1800
+        assert manifest["Lifecycle"]["install"]["Timeout"] == "1800"
+
+
+def test_a_time_limit_is_a_string_since_classic_takes_a_number_for_a_change_at_a_rollback(recipe: Recipe) -> None:
+    for manifest in recipe["Manifests"]:
+        assert isinstance(manifest["Lifecycle"]["install"]["Timeout"], str)
 
 
 def test_the_artifacts_place_is_left_to_gdk_publish(recipe: Recipe, built: dict[str, Path], component: str) -> None:

@@ -23,7 +23,7 @@ from sensor_simulator import SENSORS, Fleet
 NAME = "com.example.SensorSimulator"
 TOPIC = "ml/inference/request"
 RECIPE = Path(__file__).parents[2] / "components" / "simulator" / "recipe.yaml"
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 class Simulator:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-SECONDS = 20.0
+SECONDS = 120.0
 """Far more than anything here takes; only a failure waits that long."""
 
 

@@ -22,7 +22,7 @@ from threading import Condition, Thread
 from typing import Any
 
 LARGEST_REQUEST = 128 * 1024
-SECONDS = 60.0
+SECONDS = 300.0
 
 
 class Child:

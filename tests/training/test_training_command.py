@@ -335,7 +335,7 @@ def test_on_a_terminal_there_is_a_progress_bar_and_brackets_are_not_eaten(table:
     except OSError:
         pass  # Linux ends a terminal whose other side is closed so.
     os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     text = shown.decode()
     assert "training" in text
     assert "46/46" in text

@@ -17,7 +17,7 @@ from ml_inference.cli.main import COMMANDS, main
 def ml_inference(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own; or some code instead."""
     command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "ml_inference"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from ml_inference.serving.component import Component
 from support.line import NAME, REQUEST, own_recipe
 from support.models import ABNORMAL, NORMAL, SIX, train_small
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")

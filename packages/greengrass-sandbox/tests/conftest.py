@@ -21,7 +21,7 @@ EVERYTHING = {
     service: {"all": {"operations": ["*"], "resources": ["*"]}}
     for service in ("aws.greengrass.ipc.pubsub", "aws.greengrass.ipc.mqttproxy")
 }
-DEADLINE = 10.0
+DEADLINE = 120.0
 
 
 class Lifecycle(LifecycleHandler):

@@ -20,7 +20,7 @@ import pytest
 from greengrass_sandbox.__main__ import main
 
 NAME = "com.example.Worker"
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 class Sandbox:

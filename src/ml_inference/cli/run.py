@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ml_inference import __version__
+
 if TYPE_CHECKING:
     from ml_inference.serving.component import Component
 
@@ -54,13 +56,7 @@ def serve(make_component: Callable[[], Component]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    logging.basicConfig(
-        # The nucleus's log has its own time stamps.
-        format="%(levelname)s %(name)s: %(message)s",
-        level=logging.WARNING,
-        stream=sys.stdout,
-    )
-    logging.getLogger("ml_inference").setLevel(logging.INFO)
+    configure_log()
     from ml_inference.greengrass.errors import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped
 
     try:
@@ -77,6 +73,29 @@ def serve(make_component: Callable[[], Component]) -> int:
     os._exit(code)
 
 
+def configure_log() -> None:
+    """Log warnings and errors to standard error, the rest to standard output: the classic nucleus tells them apart by that."""
+    normal, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    normal.addFilter(lambda record: record.levelno < logging.WARNING)
+    serious.setLevel(logging.WARNING)
+    # The nucleus's log has its own time stamps.
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING, handlers=[normal, serious])
+    logging.getLogger("ml_inference").setLevel(logging.INFO)
+
+
+def deployed_version() -> str:
+    """The version of the deployment: what the build wrote beside the code, else (no artifact) the package's own.
+
+    Where the cloud chose the version (`NEXT_PATCH`), the artifact's launcher says it.
+    """
+    stamp = Path(__file__).parents[3] / "component.json"
+    try:
+        version = str(json.loads(stamp.read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError):
+        version = __version__
+    return os.environ.get("COMPONENT_VERSION") or version
+
+
 def _component(overrides: dict[str, Any]) -> Component:
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.serving.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
@@ -86,6 +105,7 @@ def _component(overrides: dict[str, Any]) -> Component:
         thing_name=os.environ.get("AWS_IOT_THING_NAME", ""),
         work_directory=Path.cwd(),
         overrides=overrides,
+        version=deployed_version(),
     )
 
 

@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest that it may take (%(default)g)",
     )
+    parser.add_argument(
+        "--component",
+        action="store_true",
+        help="also put one of its readings through the component's code, without a nucleus",
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.add_argument(
         "--in-process", action="store_true", help="check in this process, which a damaged booster can crash"
@@ -41,8 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify; 0 when every check holds, else 1 with the reason."""
     try:
         verdict: Ready | NotReady = _verify(arguments)
+        if arguments.component:
+            _rehearse(arguments)
     except ModelError as error:
         verdict = NotReady(reason=str(error))
+    except _BrokenComponentError as error:
+        verdict = NotReady(reason=f"component: {error}")
     if arguments.json:
         print(verdict.model_dump_json())
     elif isinstance(verdict, Ready):
@@ -53,6 +62,23 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.directory}: not usable: {verdict.reason}", file=sys.stderr)
     return 0 if verdict.ready else 1
+
+
+class _BrokenComponentError(Exception):
+    """The model is good, and the component's code is not."""
+
+
+def _rehearse(arguments: argparse.Namespace) -> None:
+    try:
+        # Only here: it imports XGBoost and the SDK.
+        from ml_inference.serving.rehearsal import rehearse  # noqa: PLC0415
+
+        rehearse(arguments.directory, arguments.timeout)
+    except ModelError:
+        raise
+    except Exception as error:  # a version may be broken in any way
+        name = "" if type(error).__name__ == "RehearsalError" else f"{type(error).__name__}: "
+        raise _BrokenComponentError(f"{name}{error}") from error
 
 
 def _verify(arguments: argparse.Namespace) -> Ready:

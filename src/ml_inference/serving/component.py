@@ -99,6 +99,7 @@ class Component:
         thing_name: The device's name in AWS IoT.
         work_directory: Where the outbox lives; survives restarts and updates.
         overrides: Configuration that wins over the nucleus's, for local overrides.
+        version: Of the deployment.
         timing: How long it waits for what.
         load: Checks and loads a model directory.
         monotonic: Seconds of a clock that never goes back.
@@ -111,11 +112,13 @@ class Component:
         thing_name: str,
         work_directory: Path,
         overrides: Mapping[str, Any] | None = None,
+        version: str = __version__,
         timing: Timing | None = None,
         load: Callable[[Path, Sequence[str]], Model] = load_checked,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connector = connector
+        self._version = version
         self._timing = timing = timing or Timing()
         self._monotonic = monotonic
         self._events: SimpleQueue[object] = SimpleQueue()
@@ -160,7 +163,7 @@ class Component:
         self._updates = UpdateGate(monotonic, pause=timing.defer, longest=timing.longest_defer)
         self._health = Health(
             thing_name=thing_name,
-            version=__version__,
+            version=version,
             settings=self._settings,
             subscription=self._subscription,
             models=self._models,
@@ -184,7 +187,7 @@ class Component:
         Returns:
             The exit code.
         """
-        logger.info("ml-inference %s on Python %s", __version__, platform.python_version())
+        logger.info("version %s: ml-inference %s on Python %s", self._version, __version__, platform.python_version())
         try:
             while True:
                 self._supervise()

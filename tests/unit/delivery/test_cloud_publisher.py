@@ -28,7 +28,7 @@ from ml_inference.limits import CLOUD_ANSWER_SECONDS, LITE_DEAD_NETWORK_SECONDS
 from support.clocks import Clock, LongestPauses, until
 from support.sessions import BROKEN, FORBIDDEN, INVALID, REFUSED, Call, FakeSession
 
-SECONDS = 20.0
+SECONDS = 120.0
 TOPIC = "results/core"
 ROOMY = 20_000_000
 """An outbox in which nothing expires here."""

@@ -19,7 +19,7 @@ from ml_inference.greengrass.session import Connector, Session
 from support.clocks import Clock, until
 from support.sessions import BROKEN, FORBIDDEN, FakeSession
 
-SECONDS = 20.0
+SECONDS = 120.0
 TOPIC = "test/out"
 
 

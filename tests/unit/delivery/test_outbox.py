@@ -74,7 +74,7 @@ def filled(path: Path, messages: Sequence[OutboxMessage], *, max_bytes: int = MA
 
 def run_victim(task: str, *arguments: Any, prefix: Sequence[str] = ()) -> Any:
     command = [*prefix, sys.executable, str(VICTIM), task, json.dumps(arguments, default=str)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
 
 
 # Order, identity, removal

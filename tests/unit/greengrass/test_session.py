@@ -42,7 +42,7 @@ from ml_inference.greengrass.session import (
     _Lifecycle,
 )
 
-SECONDS = 20.0
+SECONDS = 120.0
 NAME = "com.example.Test"
 ACCESS = {
     "aws.greengrass.ipc.pubsub": {"all": {"operations": ["*"], "resources": ["test/*"]}},

@@ -24,7 +24,7 @@ from ml_inference.serving.rollout import (
 )
 from support.models import train_small
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 class Slot:

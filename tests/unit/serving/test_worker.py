@@ -23,7 +23,7 @@ from ml_inference.serving.worker import Worker
 from support.clocks import until
 from support.models import ABNORMAL, NORMAL, train_small
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 class Bench:
