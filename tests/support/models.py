@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import xgboost
 
+from ml_inference.model.history import Plan
 from ml_inference.model.manifest import Feature
+from ml_inference.workbench.training.history import choose_sequences, default_plan, history_table
 from ml_inference.workbench.writer import write_model
 
 SIX = (
@@ -64,5 +66,52 @@ def train_small(
         threshold=threshold,
         classes=[f"class-{number}" for number in range(classes)] if classes else None,
         normal_class=0 if classes else None,
+    )
+    return directory
+
+
+DAY = 86_400.0
+
+
+def machines_with_a_past(machines: int = 4, readings: int = 600, seed: int = 0) -> tuple[Any, Any, Any, Any]:
+    """Readings every ten minutes, of which some are late, and labels: abnormal is a machine that got louder than it was.
+
+    Returns:
+        Shape (n, 6) values, n numbers of machines, n moments and n labels; by time.
+    """
+    random = np.random.default_rng(seed)
+    usual = random.uniform(0.7, 1.3, machines)
+    number = np.tile(np.arange(machines), readings)
+    seconds = (
+        1.75e9 + np.repeat(600.0 * np.arange(readings), machines) + random.uniform(0.0, 300.0, machines * readings)
+    )
+    seconds[random.random(len(seconds)) < 0.02] -= 5_000.0
+    values = np.array([list(NORMAL.values())]) * random.normal(1.0, 0.03, (len(number), 6))
+    age = np.repeat(np.arange(readings) / readings, machines)
+    loud = np.where(number % 2 == 0, np.clip((age - 0.6) * 1.5, 0.0, None), 0.0)
+    values[:, 1] *= usual[number] * (1.0 + loud)
+    return values.round(2), number, seconds, loud > 0.1
+
+
+def train_with_history(directory: Path, *, name: str = "past", version: str = "1.0.0") -> Path:
+    """Write a model directory whose model compares a machine with its own past."""
+    values, number, seconds, label = machines_with_a_past()
+    names = [feature.name for feature in SIX]
+    plan = Plan.of(default_plan(names, [3_600.0 * 4, DAY]), names)
+    past = history_table(values, number, seconds, plan)
+    columns = [*names, *(one.name for one in plan.derived)]
+    data = xgboost.DMatrix(np.hstack([values, past]), label=label, feature_names=columns)
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1}, data, 12)
+    machines = np.array([f"cylinder-{one}" for one in number])
+    write_model(
+        directory,
+        booster=bytes(booster.save_raw("ubj")),
+        name=name,
+        version=version,
+        features=SIX,
+        rows=values.astype(np.float32),
+        threshold=0.5,
+        derived=plan.derived,
+        sequences=choose_sequences(values.astype(np.float32), machines, seconds, label.astype(float), plan),
     )
     return directory

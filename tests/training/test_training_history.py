@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_inference.model.history import BASELINE_STEPS, STATISTICS, History, HistoryError, Plan
-from ml_inference.model.over_time import Derived
+from ml_inference.model.over_time import Statistic
 from ml_inference.workbench.training import history
 from ml_inference.workbench.training.history import default_plan, history_table, usual_windows, window_text
 
@@ -21,7 +21,7 @@ HOUR, DAY = 3_600.0, 86_400.0
 FEATURES = ("temperature", "current", "speed")
 
 
-def plan(*windows: float, statistics: Sequence[str] = tuple(STATISTICS)) -> Plan:
+def plan(*windows: float, statistics: Sequence[Statistic] = STATISTICS) -> Plan:
     return Plan.of(default_plan(FEATURES, windows or (HOUR, 6 * HOUR), statistics=statistics), FEATURES)
 
 
@@ -189,10 +189,10 @@ def test_late_and_repeated_readings_and_those_in_off_time_change_nothing() -> No
         time, values = 60.0 * at, [50.0 + at % 5, 10.0, 7.0]
         expected = quiet.update("m", time, values)
         actual = disturbed.update("m", time, values)
-        assert actual == pytest.approx(expected, nan_ok=True, abs=0.0)
+        assert np.array_equal(actual, expected, equal_nan=True)
         for late, learn in ((time, True), (time - 30.0, True), (time + 30.0, False), (None, True), (math.nan, True)):
             seen = disturbed.update("m", late, [999.0, 999.0, 999.0], counts=learn)
-            assert seen == pytest.approx(expected, nan_ok=True, abs=0.0)
+            assert np.array_equal(seen, expected, equal_nan=True)
 
 
 def test_a_clock_that_was_set_back_stops_the_past_for_thirty_readings_only() -> None:
@@ -264,7 +264,7 @@ def test_a_count_of_cycles_is_a_time() -> None:
     windows = usual_windows(machine, cycles, counted=True)
     assert windows == [5.0, 20.0]
     derived = default_plan(FEATURES, windows, counted=True)
-    assert derived[0].name == "temperature mean 5"
+    assert derived[0].name == "temperature std 5"
     table = history_table(np.random.default_rng(1).normal(size=(1_000, 3)), machine, cycles, Plan.of(derived, FEATURES))
     known = ~np.isnan(table).any(axis=1).reshape(5, 200)
     assert known[:, BASELINE_STEPS + 10 :].all()
@@ -296,14 +296,6 @@ def test_names_say_source_statistic_and_window() -> None:
     ]
 
 
-def test_an_unknown_statistic_or_source_is_refused() -> None:
-    one = Derived(name="a", source="current", statistic="median", window_seconds=60.0)
-    with pytest.raises(HistoryError, match="unknown statistic 'median'"):
-        Plan.of([one], FEATURES)
-    with pytest.raises(HistoryError, match="there is no feature 'pressure'"):
-        Plan.of([one.model_copy(update={"statistic": "mean", "source": "pressure"})], FEATURES)
-
-
 def test_made_up_ids_displace_each_other_and_no_machine_with_a_baseline() -> None:
     device = History(plan(), max_machines=4)
     values = [50.0, 10.0, 7.0]
@@ -314,7 +306,7 @@ def test_made_up_ids_displace_each_other_and_no_machine_with_a_baseline() -> Non
         device.update_many([f"x{number}", f"y{number}", f"z{number}"], [60.0 * number] * 3, [values] * 3)
     assert len(device) == 4
     for machine in ("one", "two"):
-        assert device.update(machine, 60.0 * 999, values) == pytest.approx(expected, nan_ok=True, abs=0.0)
+        assert np.array_equal(device.update(machine, 60.0 * 999, values), expected, equal_nan=True)
 
 
 def test_machines_that_displace_each_other_within_a_batch_are_not_mixed_up() -> None:

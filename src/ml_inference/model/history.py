@@ -15,7 +15,7 @@ The rules:
   mean that the clock was set back: time begins anew at the thirtieth, and all that was learnt stays.
 - A value that is missing leaves its sensor's state alone; weights decay.
 - The baseline learns 24 times in the longest window, each time from the mean over the shortest. It is a running mean of these
-  at first, known after the 24th, and then forgets over thirty of the longest window. From then on a mean counts at most as two
+  at first, known after the 24th, and then forgets over fourteen of the longest window. From then on a mean counts at most as two
   spreads away from the baseline, so that a fault that grows over days hardly moves it (Huber's estimator). Gaps and off-time do
   not age it.
 """
@@ -25,27 +25,20 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ml_inference.model.over_time import Derived
+from ml_inference.model.over_time import Derived, Statistic
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.intp]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-STATISTICS: Mapping[str, str] = {
-    "mean": "mean over the window",
-    "std": "standard deviation over the window",
-    "slope": "mean over a quarter of the window less the mean over the window",
-    "shift": "mean over the window less the machine's own baseline",
-    "deviation": "shift in spreads of the machine's own baseline",
-}
-"""The statistics that a manifest can ask for; all but `deviation` in the sensor's unit."""
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 LARGEST_GAP = 0.5
 """A reading counts for the time since the one before it, at most this share of the window."""
@@ -53,8 +46,9 @@ KNOWN_WEIGHT = 0.5
 """Weight at which a window's statistics are known; it tends to 1 where readings come more often than the window is long."""
 BASELINE_STEPS = 24
 """Steps of the baseline in the longest window, and steps after which it is known."""
-BASELINE_MEMORY = 30 * BASELINE_STEPS
-"""Steps over which the baseline forgets: a month, where the longest window is a day."""
+BASELINE_MEMORY = 14 * BASELINE_STEPS
+"""Steps over which the baseline forgets: two weeks, where the longest window is a day. Longer would hold on to what a sensor
+read before it was exchanged."""
 BASELINE_REACH = 2.0
 """Spreads beyond which a step counts no more than that."""
 SMALLEST_SPREAD = 1e-3
@@ -72,7 +66,7 @@ _FEW = 4
 
 
 class HistoryError(Exception):
-    """Derived features that cannot be computed, or a state that does not fit them."""
+    """A state of a history that does not fit it, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +99,8 @@ class Plan:
 
         Args:
             derived: The manifest's; at least one.
-            features: The manifest's feature names in column order.
-
-        Raises:
-            HistoryError: A statistic or a source is unknown.
+            features: The manifest's feature names in column order; each source is one of them.
         """
-        for one in derived:
-            if one.statistic not in STATISTICS:
-                raise HistoryError(f"derived {one.name!r}: unknown statistic {one.statistic!r}")
-            if one.source not in features:
-                raise HistoryError(f"derived {one.name!r}: there is no feature {one.source!r}")
         sources = [name for name in features if any(one.source == name for one in derived)]
         asked = sorted({one.window_seconds for one in derived})
         quarters = {one.window_seconds / 4 for one in derived if one.statistic == "slope"}

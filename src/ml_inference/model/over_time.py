@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from ml_inference.model.fields import Finite, Interval, NotNegative, Positive, S
 LONGEST_SECONDS = 400 * 86_400.0
 """Longest window, horizon or time constant: a little over a year."""
 
+Statistic: TypeAlias = Literal["mean", "std", "slope", "shift", "deviation"]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
@@ -86,18 +87,21 @@ class Condition(Strict):
 
 
 class Derived(Strict):
-    """A feature that is computed from a machine's own past.
+    """A feature that is computed from a machine's own past; `ml_inference.model.history` defines how.
 
     Attributes:
-        name: Its name in the booster and in explanations.
+        name: Its name in the booster; explanations name its source.
         source: The feature that it is computed from.
-        statistic: What is computed; `ml_inference.monitoring` knows the statistics by name.
-        window_seconds: Over which time.
+        statistic: `mean` and `std` (standard deviation) over the window; `slope`: the mean over a quarter of the window less
+            the mean over the window; `shift`: the mean over the window less the machine's own baseline; `deviation`: that
+            in spreads of the baseline. All but `deviation` are in the source's unit.
+        window_seconds: Time constant of the window: the weight of the past falls to 1/e over it. In the unit of the time,
+            where that is a count.
     """
 
     name: str = Field(min_length=1, max_length=256)
     source: str
-    statistic: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    statistic: Statistic
     window_seconds: Seconds
 
 
@@ -116,6 +120,11 @@ class TimedReading(Strict):
     @classmethod
     def _iso8601(cls, value: str) -> str:
         return with_offset(value)
+
+    @property
+    def seconds(self) -> float:
+        """The timestamp in seconds since the epoch."""
+        return datetime.fromisoformat(self.timestamp.replace("Z", "+00:00")).timestamp()
 
 
 class GoldenSequence(Strict):

@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import xgboost
 from pydantic import TypeAdapter, ValidationError
 
-from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
+from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, score_sequence, sha256
 from ml_inference.model.fields import Value
 from ml_inference.model.manifest import (
     MANIFEST_FILE,
@@ -34,7 +35,7 @@ from ml_inference.model.manifest import (
     ModelError,
     dump_manifest,
 )
-from ml_inference.model.over_time import Alarm, Condition
+from ml_inference.model.over_time import Alarm, Condition, Derived, GoldenSequence, TimedReading
 from ml_inference.model.scorer import Scorer
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -53,6 +54,21 @@ _VISIBLE = 1e-4
 _OWN_SUFFIXES = frozenset({".json", ".ubj", ".html", ".sig"})
 
 
+@dataclass(frozen=True, slots=True)
+class MachineReadings:
+    """Readings of one machine in order, to become a golden sequence.
+
+    Attributes:
+        equipment_id: The machine, for people.
+        seconds: n moments since the epoch, ascending.
+        values: Shape (n, f), in the features' order and units; NaN for a value that is missing.
+    """
+
+    equipment_id: str
+    seconds: Sequence[float]
+    values: FloatMatrix
+
+
 def write_model(
     directory: Path,
     *,
@@ -69,6 +85,8 @@ def write_model(
     alarm: Alarm | None = None,
     horizon_seconds: float | None = None,
     running: Sequence[Condition] = (),
+    derived: Sequence[Derived] = (),
+    sequences: Sequence[MachineReadings] = (),
     source: str = "",
     created: datetime | None = None,
 ) -> Manifest:
@@ -92,6 +110,8 @@ def write_model(
         alarm: See `Manifest`.
         horizon_seconds: See `Manifest`.
         running: See `Manifest`; empty for always.
+        derived: See `Manifest`; the booster's columns after `features`.
+        sequences: Become the golden sequences.
         source: Where the model comes from, for people.
         created: With a time zone; now, where it is left out.
 
@@ -107,9 +127,10 @@ def write_model(
     if written_by:
         refuse_newer(written_by, "booster")
     parsed = parse_booster(booster)
-    scorer = Scorer(parsed, len(features))
-    if parsed.num_features() != len(features):
-        raise ModelError(f"features: the booster has {parsed.num_features()}, {len(features)} are named")
+    columns = len(features) + len(derived)
+    scorer = Scorer(parsed, columns)
+    if parsed.num_features() != columns:
+        raise ModelError(f"features: the booster has {parsed.num_features()}, {columns} are named")
     moment = (created or datetime.now(timezone.utc)).astimezone(timezone.utc)
     try:
         manifest = _manifest(
@@ -127,7 +148,9 @@ def write_model(
             alarm=alarm,
             horizon_seconds=horizon_seconds,
             running=list(running) or None,
-            golden=_golden(scorer, features, choose_golden_rows(scorer, rows)),
+            derived=list(derived),
+            golden=_golden(scorer, features, choose_golden_rows(scorer, rows, missing=len(derived)), len(derived)),
+            golden_sequences=[_golden_sequence(scorer, one, features, derived, running) for one in sequences],
             source=source,
         )
     except ValidationError as error:
@@ -219,7 +242,9 @@ def histogram(values: npt.NDArray[np.floating[Any]]) -> Histogram:
     return Histogram(edges=edges.tolist(), counts=counts.tolist())
 
 
-def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_READINGS) -> FloatMatrix:
+def choose_golden_rows(
+    scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_READINGS, *, missing: int = 0
+) -> FloatMatrix:
     """Choose readings that notice a wrong model: over the whole range of scores, and such that a swap shows.
 
     Where exchanging two features changes no chosen reading's score, a reading is added that it does change, if there is
@@ -229,6 +254,7 @@ def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_RE
         scorer: The booster.
         rows: Shape (n, f).
         count: How many for the range of scores; all rows, where there are not more.
+        missing: Number of derived features, which follow the rows' columns and are missing.
 
     Returns:
         Shape (m, f).
@@ -239,8 +265,8 @@ def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_RE
     finite = rows[np.isfinite(rows).all(axis=1)]
     if len(finite) == 0:
         raise ModelError("golden: there is no reading to score (every row holds NaN or infinity, or there is none)")
-    candidates = finite[_spread(_scores(scorer, finite), _CANDIDATES)]
-    scores = _scores(scorer, candidates)
+    candidates = finite[_spread(_scores(scorer, finite, missing), _CANDIDATES)]
+    scores = _scores(scorer, candidates, missing)
     chosen = _spread(scores, count)
     features = rows.shape[1]
     # Neighbours first: with very many features not every pair can be tried, and neighbours are swapped more often.
@@ -249,7 +275,7 @@ def choose_golden_rows(scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_RE
         swapped = candidates.copy()
         swapped[:, [left, right]] = candidates[:, [right, left]]
         # Relative where scores are beyond 1, as `scores_agree` compares.
-        change = (np.abs(_scores(scorer, swapped) - scores) / np.maximum(1.0, np.abs(scores))).max(axis=1)
+        change = (np.abs(_scores(scorer, swapped, missing) - scores) / np.maximum(1.0, np.abs(scores))).max(axis=1)
         best = int(change.argmax())
         if change[best] > _VISIBLE and change[chosen].max() <= _VISIBLE:
             chosen.append(best)
@@ -272,21 +298,45 @@ def _spread(scores: npt.NDArray[np.float64], count: int) -> list[int]:
     return sorted(taken)
 
 
-def _scores(scorer: Scorer, rows: FloatMatrix) -> npt.NDArray[np.float64]:
+def _scores(scorer: Scorer, rows: FloatMatrix, missing: int) -> npt.NDArray[np.float64]:
     """Shape (n, outputs)."""
-    scores = np.array(scorer.score(rows.astype(np.float32)), dtype=np.float64)
+    whole = np.hstack([rows, np.full((len(rows), missing), np.nan)]).astype(np.float32)
+    scores = np.array(scorer.score(whole), dtype=np.float64)
     return scores.reshape(len(rows), -1)
 
 
-def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix) -> list[Golden]:
+def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix, missing: int) -> list[Golden]:
     golden = []
     for row in rows:
-        # float(str()) of a float32 is the short number that people recognise (69.71), and the same float32 again.
-        values = [float(str(value)) for value in row]
-        (score,) = scorer.score([values])
+        values = _short(row)
+        (score,) = scorer.score([values + [np.nan] * missing])
         reading: dict[str, Value] = {feature.name: value for feature, value in zip(features, values, strict=True)}
         golden.append(Golden(reading=reading, score=score))
     return golden
+
+
+def _short(row: FloatMatrix) -> list[float]:
+    """float(str()) of a float32 is the short number that people recognise (69.71), and the same float32 again."""
+    return [float(str(value)) for value in row]
+
+
+def _golden_sequence(
+    scorer: Scorer,
+    machine: MachineReadings,
+    features: Sequence[Feature],
+    derived: Sequence[Derived],
+    running: Sequence[Condition],
+) -> GoldenSequence:
+    readings = []
+    for seconds, row in zip(machine.seconds, machine.values, strict=True):
+        moment = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+        values: dict[str, Value] = {
+            feature.name: None if np.isnan(value) else value
+            for feature, value in zip(features, _short(row), strict=True)
+        }
+        readings.append(TimedReading(timestamp=moment.replace("+00:00", "Z"), values=values))
+    scores = score_sequence(scorer, readings, features, derived, running)
+    return GoldenSequence(equipment_id=machine.equipment_id, readings=readings, scores=scores)
 
 
 def _refuse_foreign(directory: Path) -> None:

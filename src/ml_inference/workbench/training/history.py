@@ -16,21 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_inference.model.history import LATE_IN_A_ROW, TINY, Plan, describe, update_baseline, update_windows
-from ml_inference.model.over_time import Derived
+from ml_inference.model.over_time import Derived, Statistic
+from ml_inference.workbench.writer import MachineReadings
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.intp]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-DEFAULT_STATISTICS = ("mean", "std", "shift")
-"""What pays on lines of machines and on engines that wear out; `slope` and `deviation` add nothing beside them."""
+DEFAULT_STATISTICS: tuple[Statistic, ...] = ("std", "shift")
+"""What pays. On the simulated line (143 episodes, label 8 h ahead, 0.25 false alarms a machine-week) these two see 70 % of the
+episodes before their label, with `mean` 71 %, with `mean` in place of `shift` 43 %, single readings 36 %. On the engines of
+C-MAPSS FD001 their error is 11.4 cycles, of single readings 18.7."""
 
 _LANES = 1_024
 """Stretches of readings that a table is cut into: numpy's cost for a call is shared by this many."""
 
 
 def default_plan(
-    features: Sequence[str], windows: Sequence[float], *, counted: bool = False, statistics: Sequence[str] = ()
+    features: Sequence[str], windows: Sequence[float], *, counted: bool = False, statistics: Sequence[Statistic] = ()
 ) -> list[Derived]:
     """The derived features of a training.
 
@@ -154,6 +157,52 @@ def history_table(
     known = wanted >= 0
     result[known] = described[np.searchsorted(needed, wanted[known])]
     return result
+
+
+def choose_sequences(
+    values: npt.NDArray[np.floating[Any]],
+    machines: npt.NDArray[np.str_],
+    seconds: Float64Array,
+    scores: npt.NDArray[np.floating[Any]],
+    plan: Plan,
+    *,
+    count: int = 3,
+    readings: int = 120,
+) -> list[MachineReadings]:
+    """Readings to become golden sequences: of some machines those before their highest score.
+
+    Each covers three of the longest windows, thinned, so that every derived feature is known at its end.
+
+    Args:
+        values: Shape (n, f), the features.
+        machines: n names.
+        seconds: n moments.
+        scores: n scores; for a multi-class model of not being normal.
+        plan: The derived features.
+        count: Most sequences.
+        readings: Most readings of each.
+    """
+    order = np.lexsort((seconds, machines))
+    ends = np.append(np.flatnonzero(machines[order][1:] != machines[order][:-1]) + 1, len(order))
+    parts = [part for part in np.split(order, ends[:-1]) if len(part)]
+    # From the machine with the highest score to the one with the lowest.
+    parts.sort(key=lambda part: -float(scores[part].max()))
+    chosen = sorted({round(at) for at in np.linspace(0, len(parts) - 1, count)}) if parts else []
+    span = 3 * float(plan.windows[-1, 0])
+    sequences = []
+    for part in (parts[at] for at in chosen):
+        moments = seconds[part]
+        first = max(0, int(np.searchsorted(moments, moments[0] + span)) - 1)
+        last = max(first, int(scores[part].argmax()))
+        inside = part[np.searchsorted(moments, moments[last] - span) : last + 1]
+        inside = inside[np.isfinite(values[inside]).all(axis=1)]
+        inside = inside[np.append(True, np.diff(seconds[inside]) > 0)[: len(inside)]]
+        if not len(inside):
+            continue
+        ticks = np.linspace(seconds[inside[0]], seconds[inside[-1]], readings)
+        taken = inside[np.unique(np.searchsorted(seconds[inside], ticks))]
+        sequences.append(MachineReadings(str(machines[taken[0]]), seconds[taken].tolist(), values[taken]))
+    return sequences
 
 
 def _in_order(machine: npt.NDArray[np.integer[Any]], seconds: Float64Array) -> tuple[Bools, Float64Array]:
