@@ -162,7 +162,7 @@ def test_units_and_limits_reach_the_manifest(tmp_path: Path) -> None:
 
 
 def test_data_give_histograms_golden_readings_and_limits(tmp_path: Path) -> None:
-    package(REGRESSION, tmp_path / "model", data=TABLE, limits_from_data=True)
+    package(REGRESSION, tmp_path / "model", data=[TABLE], limits_from_data=True)
     manifest = load_model(tmp_path / "model").manifest
     readings, _ = published()
     seen = [reading["Torque Nm"] for reading in readings]
@@ -181,27 +181,27 @@ def test_rows_that_are_no_readings_are_counted_and_left_out(tmp_path: Path) -> N
     readings, _ = published()
     broken = [readings[0] | {"Torque Nm": "high"}, {"Torque Nm": 1.0}, [1, 2]]
     table.write_text("\n".join(json.dumps(row) for row in [*readings[:20], *broken]))
-    report = package(REGRESSION, tmp_path / "model", data=table)
+    report = package(REGRESSION, tmp_path / "model", data=[table])
     assert "3 of 23 rows of the data are no readings" in report.warnings
     table.write_text("\n".join(json.dumps(row) for row in broken))
     with pytest.raises(
         PackagingError, match=r"^data: holds no reading of this model \(line 1: Torque Nm Input should be"
     ):
-        package(REGRESSION, tmp_path / "model", data=table)
+        package(REGRESSION, tmp_path / "model", data=[table])
 
 
 def test_scores_that_the_author_published_are_compared_while_packaging(tmp_path: Path) -> None:
-    report = package(REGRESSION, tmp_path / "model", data=TABLE, expected="Remaining life")
+    report = package(REGRESSION, tmp_path / "model", data=[TABLE], expected="Remaining life")
     assert "the booster gives the 100 scores of column 'Remaining life'" in report.notes
     table = tmp_path / "wrong.csv"
     table.write_text(TABLE.read_text().replace("178.91774", "178.95"))
     with pytest.raises(
         PackagingError, match=r"^expected: 1 of 100 scores differ .* reading 2 says 178\.95, it gives 178\.917"
     ):
-        package(REGRESSION, tmp_path / "other", data=table, expected="Remaining life")
-    package(REGRESSION, tmp_path / "other", data=table, expected="Remaining life", tolerance=1e-3)
-    with pytest.raises(PackagingError, match=r"^data: line 2 has no number in column 'Life'"):
-        package(REGRESSION, tmp_path / "other", data=TABLE, expected="Life")
+        package(REGRESSION, tmp_path / "other", data=[table], expected="Remaining life")
+    package(REGRESSION, tmp_path / "other", data=[table], expected="Remaining life", tolerance=1e-3)
+    with pytest.raises(PackagingError, match=r"^data: .* line 2 has no number in column 'Life'"):
+        package(REGRESSION, tmp_path / "other", data=[TABLE], expected="Life")
 
 
 def test_scores_of_another_number_of_rounds_say_which_option_gives_them(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_scores_of_another_number_of_rounds_say_which_option_gives_them(tmp_path
         )
     )
     with pytest.raises(PackagingError, match=r"; with --trees all all are as expected$"):
-        package(STOPPED, tmp_path / "model", features=LETTERS, data=table, expected="score")
-    package(STOPPED, tmp_path / "model", features=LETTERS, data=table, expected="score", trees="all")
+        package(STOPPED, tmp_path / "model", features=LETTERS, data=[table], expected="score")
+    package(STOPPED, tmp_path / "model", features=LETTERS, data=[table], expected="score", trees="all")
 
 
 def test_a_probability_gets_even_odds_for_a_threshold_where_none_is_given(tmp_path: Path) -> None:

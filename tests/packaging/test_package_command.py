@@ -112,7 +112,11 @@ def test_decimal_commas_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     data.write_text(LETTERS.replace(",", ";") + "\n" + ";".join(["0,1257"] * 13) + "\n")
     package = ["package", str(DATA / "sagemaker-3.0.5"), "--features", LETTERS, "--out", str(tmp_path / "model")]
     assert main([*package, "--data", str(data)]) == 1
-    assert "write numbers with a decimal point, not with a comma" in capsys.readouterr().err
+    assert (
+        "line 2: column 'a' holds 0,1257, a number with a decimal comma: read it with --decimal ,"
+        in capsys.readouterr().err
+    )
+    assert main([*package, "--data", str(data), "--decimal", ","]) == 0
 
 
 def test_a_booster_that_crashes_the_loader_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -311,15 +311,14 @@ def test_a_signed_model_that_is_replaced_has_to_be_signed_again(
     assert "warning: the model that was replaced was signed, this one is not" in capsys.readouterr().err
 
 
-def test_decimal_commas_are_named(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decimal_commas_are_refused_with_the_option_that_reads_them(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "german.csv"
     data.write_text(table.read_text().replace(",", ";").replace(".", ","))
     assert run(data, tmp_path / "model", "--features", "Torque [Nm]") == 1
-    assert (
-        "numbers, as in the messages: write numbers with a decimal point, not with a comma" in capsys.readouterr().err
-    )
-    run(data, tmp_path / "model", "--max-trees", "2")
-    assert "no number: write numbers with a decimal point" in capsys.readouterr().out
+    assert "a number with a decimal comma: read it with --decimal ," in capsys.readouterr().err
+    assert run(data, tmp_path / "model", "--decimal", ",", "--max-trees", "2") == 0
 
 
 def test_on_a_terminal_there_is_a_progress_bar_and_brackets_are_not_eaten(table: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_measurements_are_taken_and_each_other_column_has_a_reason(table: Table)
     assert choice.names == ("Torque [Nm]", "wRMSCurrent")
     assert dict(choice.left_out) == {
         "UDI": "whole numbers that never repeat, as row numbers do",
-        "Type": "holds 'L', no number",
+        "Type": "holds 'L' in line 2 of data.csv, no number",
         "Machine failure": "the label",
         "timestamp": "belongs to the message's envelope",
         "sDateTime": "belongs to the message's envelope",
@@ -65,7 +65,7 @@ def test_what_is_excluded_is_never_taken(table: Table) -> None:
     [
         ({"named": ["Torque"]}, "there is no column 'Torque'; the table has 'UDI', 'Type', 'Torque \\[Nm\\]'"),
         ({"named": ["UDI", "Machine failure"]}, "'Machine failure' is the label and cannot be a feature"),
-        ({"named": ["Type"]}, "'Type' holds 'L'; features are numbers"),
+        ({"named": ["Type"]}, "'Type' holds 'L' in line 2 of data.csv; features are numbers"),
         ({"named": ["timestamp"]}, "envelope"),
         ({"exclude": ["nothing"]}, "no column 'nothing'"),
         ({"limits": {"nothing": (0.0, 1.0)}}, "no column 'nothing'"),

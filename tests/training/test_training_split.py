@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.split import Split, parse_times, split_rows
+from ml_inference.workbench.training.split import Split, split_rows
 from ml_inference.workbench.training.target import Target, read_target
 
 
@@ -112,24 +112,3 @@ def test_a_regression_is_split_too() -> None:
     for split in (split_rows(target), split_rows(target, groups=groups), split_rows(target, seconds=np.arange(100.0))):
         assert_parts_are_whole(split, 100)
         assert len(split.held_out) == 20
-
-
-@pytest.mark.parametrize(
-    ("texts", "seconds", "in_seconds"),
-    [
-        (["2022-07-06 22:56:30.500", "2022-07-06T22:56:31.500Z"], [0.0, 1.0], True),
-        (["2026-01-01T00:00:00+01:00", "2026-01-01T00:00:00Z"], [0.0, 3600.0], True),
-        (["1657148190", "1657148191.5"], [0.0, 1.5], True),
-        (["1657148190000", "1657148191500"], [0.0, 1.5], True),
-        (["3", "17"], [0.0, 14.0], False),
-    ],
-)
-def test_times_are_iso_8601_or_epochs_or_counts(texts: list[str], seconds: list[float], in_seconds: bool) -> None:
-    values, known = parse_times(texts)
-    assert (values - values[0]).tolist() == pytest.approx(seconds)
-    assert known is in_seconds
-
-
-def test_a_time_that_is_none_is_an_error() -> None:
-    with pytest.raises(TrainingError, match="'yesterday' is neither ISO 8601 nor a number"):
-        parse_times(["2026-01-01", "yesterday"])

@@ -14,15 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import timezone
 from pathlib import Path
 from typing import BinaryIO
 
+from ml_inference.cli.options import OptionError, add_table_options, dialect, table_options
 from ml_inference.model.bundle import load_model, load_verified
 from ml_inference.model.manifest import ModelError
-from ml_inference.offline.replay import Totals, compare, score_table
-from ml_inference.offline.tables import Part, TableError, decimal_hint, split_table
+from ml_inference.offline.replay import Source, Totals, compare, score_table
+from ml_inference.offline.tables import Part, TableError, split_table, table_files
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import JsonObject
 
@@ -34,7 +37,16 @@ _MACHINES_SHOWN = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="the model directory")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="readings: CSV or JSON lines")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="readings: CSV, JSON lines or Parquet; several files, and folders of them, are one table",
+    )
+    add_table_options(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="where results go (default: standard output)")
     parser.add_argument("--threshold", type=float, help="a score from here on is abnormal (default: the model's)")
     parser.add_argument(
@@ -62,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             _score_part(arguments)
         else:
             _score(arguments)
-    except (ModelError, TableError) as error:
+    except (ModelError, TableError, OptionError) as error:
         print(f"ml-inference score: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -77,12 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _score(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     model = load_verified(arguments.model)
-    parts = split_table(arguments.data, _processes(arguments))
+    table = _source(arguments)
+    parts = [Part()]
+    if len(table.files) == 1:
+        parts = split_table(table.files[0], _processes(arguments, table.files[0]), table.dialect)
     with ExitStack() as stack:
         out = stack.enter_context(arguments.out.open("wb")) if arguments.out else sys.stdout.buffer
         workshop = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-inference-")))
         helpers = [stack.enter_context(_Helper(arguments, part, workshop)) for part in parts[1:]]
-        totals = score_table(model, _judgement(arguments), arguments.data, out, parts[0])
+        totals = score_table(model, _judgement(arguments), table, out, parts[0])
         for helper in helpers:
             done = helper.finish(out)
             totals.scored += done.scored
@@ -97,7 +112,7 @@ def _score(arguments: argparse.Namespace) -> None:
     )
     if totals.rejected and not totals.scored:
         raise TableError(
-            f"{arguments.data}: every reading was rejected, for the reason in its line of the results{decimal_hint(arguments.data)}"
+            f"{_shown(arguments.data)}: every reading was rejected, for the reason in its line of the results"
         )
 
 
@@ -105,7 +120,7 @@ def _score_part(arguments: argparse.Namespace) -> None:
     # Its parent has verified the model.
     model = load_model(arguments.model)
     with arguments.out.open("wb") as out:
-        totals = score_table(model, _judgement(arguments), arguments.data, out, arguments.part)
+        totals = score_table(model, _judgement(arguments), _source(arguments), out, arguments.part)
     print(json.dumps(asdict(totals)))
 
 
@@ -124,8 +139,10 @@ class _Helper:
         if arguments.threshold is not None:
             judgement += ["--threshold", str(arguments.threshold)]
         bounds = ",".join(str(bound) for bound in (part.start, part.end, part.lines) if bound is not None)
-        files = ["--model", str(arguments.model), "--data", str(arguments.data), "--out", str(self._results)]
-        command = [sys.executable, "-m", "ml_inference", "score", *files, *judgement, "--part", bounds]
+        data = [str(path) for path in arguments.data]
+        files = ["--model", str(arguments.model), "--data", *data, "--out", str(self._results)]
+        written = table_options(arguments)
+        command = [sys.executable, "-m", "ml_inference", "score", *files, *written, *judgement, "--part", bounds]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - ourselves
 
     def __enter__(self) -> _Helper:
@@ -150,13 +167,21 @@ class _Helper:
         return Totals(**json.loads(said))
 
 
-def _processes(arguments: argparse.Namespace) -> int:
+def _source(arguments: argparse.Namespace) -> Source:
+    return Source(table_files(arguments.data), dialect(arguments), arguments.timezone or timezone.utc)
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+
+
+def _processes(arguments: argparse.Namespace, file: Path) -> int:
     if arguments.debounce > 1:
         return 1  # A machine's state depends on all readings before.
     if arguments.jobs is not None:
         return max(1, int(arguments.jobs))
     try:
-        size: int = arguments.data.stat().st_size
+        size: int = file.stat().st_size
     except OSError:
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), size // _BYTES_PER_PROCESS))
@@ -175,11 +200,11 @@ def _part(text: str) -> Part:
 
 def _compare(arguments: argparse.Namespace) -> None:
     first, second = load_verified(arguments.model), load_verified(arguments.compare)
-    comparison = compare(first, second, _judgement(arguments), arguments.data)
+    comparison = compare(first, second, _judgement(arguments), _source(arguments))
     report = comparison.as_json()
     print(json.dumps(report, indent=1) if arguments.json else _table(report))
     if comparison.rejected and not comparison.overall.readings:
-        raise TableError(f"{arguments.data}: no reading was scored by both models{decimal_hint(arguments.data)}")
+        raise TableError(f"{_shown(arguments.data)}: no reading was scored by both models")
 
 
 def _table(report: JsonObject) -> str:

@@ -10,18 +10,19 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timezone, tzinfo
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
 from ml_inference.delivery.encoding import dump
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import Manifest
-from ml_inference.offline.tables import Part, is_json_lines, read_csv, read_json_lines
+from ml_inference.offline.tables import Broken, Dialect, Document, Part, read_documents
 from ml_inference.scoring.judgement import Judgement
-from ml_inference.scoring.outcomes import JsonObject, Rejection, Result, Score
+from ml_inference.scoring.outcomes import FieldError, JsonObject, Rejection, Result, Score
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
 
@@ -29,6 +30,29 @@ _BATCH = 1024
 """Lines at a time: beyond some hundred rows XGBoost's cost for a call no longer counts, and the caches begin to."""
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+Line: TypeAlias = tuple[Path, int, bytes | Document | Broken]
+"""A file, the number of a line, and what stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table to score.
+
+    Attributes:
+        files: Its files, in order.
+        dialect: How they are written.
+        zone: Of times without an offset.
+    """
+
+    files: Sequence[Path]
+    dialect: Dialect = field(default_factory=Dialect)
+    zone: tzinfo = timezone.utc
+
+    def place(self, file: Path, line: int) -> JsonObject:
+        """Where a rejected reading stands, as its message says it."""
+        return {"line": line} | ({"file": str(file)} if len(self.files) > 1 else {})
 
 
 @dataclass(slots=True)
@@ -46,29 +70,30 @@ class Totals:
     rejected: int = 0
 
 
-def score_table(model: Model, judgement: Judgement, table: Path, out: BinaryIO, part: Part | None = None) -> Totals:
-    """Score a table.
+def score_table(model: Model, judgement: Judgement, table: Source, out: BinaryIO, part: Part | None = None) -> Totals:
+    """Score a table, in constant memory.
 
     Args:
         model: The model.
         judgement: How scores become verdicts.
-        table: CSV or JSON lines.
-        out: Gets a JSON line for each reading in order: a result, or an error message with the number of its `line`.
-        part: What to read of the table; machines' states begin anew in each part.
+        table: Its files.
+        out: Gets a JSON line for each reading in order: a result, or an error message with the number of its `line`, and its
+            `file` where there are several.
+        part: What to read of the only file; machines' states begin anew in each part.
 
     Raises:
         TableError: The table cannot be read.
     """
     pipeline = Pipeline(model, judgement)
-    decoder = ReadingDecoder(model.manifest.features)
+    decoder = ReadingDecoder(model.manifest.features, table.zone)
     totals = Totals()
     with _rare_collections():
-        for lines in _batches(table, part):
-            numbers, decoded = _decode(decoder, lines)
+        for lines in _batches(table, model.manifest, part):
+            places, decoded = _decode(decoder, lines)
             outcome = pipeline.score(decoded)
             messages = [
-                item.as_message() if isinstance(item, Result) else item.as_message() | {"line": number}
-                for number, item in zip(numbers, outcome.items, strict=True)
+                item.as_message() if isinstance(item, Result) else item.as_message() | table.place(*place)
+                for place, item in zip(places, outcome.items, strict=True)
             ]
             out.write(b"".join(dump(message) + b"\n" for message in messages))
             results = outcome.results
@@ -89,22 +114,28 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _batches(table: Path, part: Part | None) -> Iterator[list[tuple[int, Any]]]:
-    """Lines with their numbers: bytes of JSON, or documents made from rows of CSV."""
-    rows: Iterator[tuple[int, Any]] = read_json_lines(table, part) if is_json_lines(table) else read_csv(table, part)
+def _batches(table: Source, manifest: Manifest, part: Part | None) -> Iterator[list[Line]]:
+    """Lines with their places: bytes of JSON, or documents made from rows."""
+    rows = read_documents(table.files, table.dialect, numbers=frozenset(manifest.feature_names), part=part)
     while batch := list(islice(rows, _BATCH)):
         yield batch
 
 
-def _decode(decoder: ReadingDecoder, lines: Sequence[tuple[int, Any]]) -> tuple[list[int], Decoded]:
-    """The readings of several lines as one message, and the line of each."""
-    numbers: list[int] = []
+def _decode(decoder: ReadingDecoder, lines: Sequence[Line]) -> tuple[list[tuple[Path, int]], Decoded]:
+    """The readings of several lines as one message, and the place of each."""
+    places: list[tuple[Path, int]] = []
     items: list[Reading | Rejection] = []
-    for number, line in lines:
-        found = decoder.decode(line).items if isinstance(line, bytes) else (decoder.reading(line),)
-        numbers += [number] * len(found)
+    for file, number, line in lines:
+        found: Sequence[Reading | Rejection]
+        if isinstance(line, bytes):
+            found = decoder.decode(line).items
+        elif isinstance(line, Broken):
+            found = (Rejection((FieldError((), "row", line.reason[:1].upper() + line.reason[1:]),), line.received),)
+        else:
+            found = (decoder.reading(line),)
+        places += [(file, number)] * len(found)
         items += found
-    return numbers, Decoded(tuple(items))
+    return places, Decoded(tuple(items))
 
 
 @dataclass(slots=True)
@@ -212,14 +243,14 @@ class Comparison:
         }
 
 
-def compare(first: Model, second: Model, judgement: Judgement, table: Path) -> Comparison:
+def compare(first: Model, second: Model, judgement: Judgement, table: Source) -> Comparison:
     """Score a table with two models.
 
     Args:
         first: The model in use.
         second: The one that may follow it.
         judgement: How scores become verdicts; explanations are not made.
-        table: CSV or JSON lines.
+        table: Its files.
 
     Raises:
         TableError: The table cannot be read.
@@ -227,9 +258,9 @@ def compare(first: Model, second: Model, judgement: Judgement, table: Path) -> C
     judgement = replace(judgement, explain_top_k=0)
     comparison = Comparison(first.manifest, second.manifest)
     pipelines = Pipeline(first, judgement), Pipeline(second, judgement)
-    decoders = ReadingDecoder(first.manifest.features), ReadingDecoder(second.manifest.features)
+    decoders = ReadingDecoder(first.manifest.features, table.zone), ReadingDecoder(second.manifest.features, table.zone)
     with _rare_collections():
-        for lines in _batches(table, None):
+        for lines in _batches(table, first.manifest, None):
             outcomes = [
                 pipeline.score(_decode(decoder, lines)[1])
                 for pipeline, decoder in zip(pipelines, decoders, strict=True)

@@ -25,7 +25,8 @@ from ml_inference.monitoring.states import MachineStates
 from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, Seen, Settings, Watch
 from ml_inference.scoring.judgement import Judgement, is_abnormal
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
-from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder, parse_timestamp
+from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
+from ml_inference.times import parse_timestamp
 
 
 def now() -> datetime:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import timezone, tzinfo
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     create_model,
 )
@@ -27,6 +28,7 @@ from pydantic_core import PydanticCustomError, from_json
 from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature
 from ml_inference.scoring.outcomes import MAX_ERRORS, CorrelationId, FieldError, Rejection
+from ml_inference.times import TimeError, parse_timestamp
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Largest message that is parsed. Classic passes more; a gateway's memory should not depend on what a sibling sends."""
@@ -67,43 +69,19 @@ class Decoded:
     correlation_id: CorrelationId = None
 
 
-_datetime = TypeAdapter(datetime)
-
-
-def parse_timestamp(value: Any) -> str:
-    """Normalise a time.
-
-    Args:
-        value: ISO 8601 (without an offset it is UTC), or a number: epoch seconds, or from 2e10 on (the year 2603) epoch
-            milliseconds.
-
-    Returns:
-        ISO 8601 in UTC with milliseconds, such as `2026-11-22T03:15:00.120Z`.
-
-    Raises:
-        ValueError: It is none of these, or outside the years 1 to 9999.
-    """
-    moment = _datetime.validate_python(value)
-    try:
-        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
-    except OverflowError as error:
-        raise ValueError("outside the years 1 to 9999") from error
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def _timestamp(value: Any) -> str | None:
+def _timestamp(value: Any, info: ValidationInfo[Any]) -> str | None:
     if value is None:
         return None
     try:
-        return parse_timestamp(value)
-    except ValueError:
-        raise PydanticCustomError("timestamp", "Input should be ISO 8601, or epoch seconds or milliseconds") from None
+        return parse_timestamp(value, info.context or timezone.utc)
+    except TimeError as error:
+        raise PydanticCustomError("timestamp", "Input {problem}", {"problem": str(error)}) from None
 
 
-def _optional_timestamp(value: Any) -> str | None:
+def _optional_timestamp(value: Any, info: ValidationInfo) -> str | None:
     # These keys belong to the line, not to the contract: one that cannot be read is as good as none.
     try:
-        return _timestamp(value)
+        return _timestamp(value, info)
     except PydanticCustomError:
         return None
 
@@ -207,9 +185,11 @@ class ReadingDecoder:
 
     Args:
         features: The model's inputs in column order.
+        zone: Of times without an offset.
     """
 
-    def __init__(self, features: Sequence[Feature]) -> None:
+    def __init__(self, features: Sequence[Feature], zone: tzinfo = timezone.utc) -> None:
+        self._zone = zone
         # The core validator itself, as the adapter's own method costs as much again as the validation of a reading.
         self._validate = TypeAdapter(reading_model(features)).validator.validate_python
         self._columns = tuple(f"f{column}" for column in range(len(features)))
@@ -261,7 +241,7 @@ class ReadingDecoder:
             error = FieldError((), "object_type", "Input should be an object")
             return Rejection(errors=(error,), received=received, index=index)
         try:
-            held = self._validate(document).__dict__
+            held = self._validate(document, context=self._zone).__dict__
         except ValidationError as error:
             return Rejection(
                 errors=_field_errors(error),

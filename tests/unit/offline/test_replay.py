@@ -7,7 +7,7 @@ import pytest
 
 from ml_inference.cli.main import main
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.offline.replay import compare, score_table
+from ml_inference.offline.replay import Source, compare, score_table
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.pipeline import Pipeline
 from support.models import ABNORMAL, NORMAL, train_small
@@ -26,7 +26,7 @@ def stamped(number: int, values: dict[str, float], machine: str = "m1") -> dict[
 
 def scored(model: Model, table: Path, judgement: Judgement | None = None) -> list[dict[str, Any]]:
     out = io.BytesIO()
-    score_table(model, judgement or Judgement(), table, out)
+    score_table(model, judgement or Judgement(), Source([table]), out)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -75,12 +75,12 @@ def test_rejected_rows_stand_in_their_place_with_their_line_and_reason(model: Mo
 
 def test_totals_are_counted(model: Model, tmp_path: Path) -> None:
     table = lines(tmp_path / "t.jsonl", NORMAL, ABNORMAL, ABNORMAL, {})
-    totals = score_table(model, Judgement(), table, io.BytesIO())
+    totals = score_table(model, Judgement(), Source([table]), io.BytesIO())
     assert (totals.scored, totals.abnormal, totals.rejected) == (3, 2, 1)
 
 
 def test_a_model_agrees_with_itself(model: Model, tmp_path: Path) -> None:
-    report = compare(model, model, Judgement(), lines(tmp_path / "t", NORMAL, ABNORMAL, {})).as_json()
+    report = compare(model, model, Judgement(), Source([lines(tmp_path / "t", NORMAL, ABNORMAL, {})])).as_json()
     assert (report["readings"], report["rejected"]) == (2, 1)
     assert (report["agreement"], report["mean_shift"], report["mean_absolute_shift"]) == (1.0, 0.0, 0.0)
     assert set(report["shift_quantiles"].values()) == {0.0}
@@ -95,7 +95,7 @@ def test_changed_verdicts_are_counted_by_machine_and_direction(model: Model, tmp
         stamped(0, ABNORMAL, "b"),
         stamped(0, {}, "c"),
     )
-    report = compare(model, load_model(directory), Judgement(), table).as_json()
+    report = compare(model, load_model(directory), Judgement(), Source([table])).as_json()
     assert (report["changed"], report["became_abnormal"], report["became_normal"]) == (3, 3, 0)
     assert report["agreement"] == 0.25
     assert list(report["machines"]) == ["a", "b"]
@@ -109,7 +109,7 @@ def test_changed_verdicts_are_counted_by_machine_and_direction(model: Model, tmp
         "abnormal": 1,
         "mean_shift": 0.0,
     }
-    reverse = compare(load_model(directory), model, Judgement(), table).as_json()
+    reverse = compare(load_model(directory), model, Judgement(), Source([table])).as_json()
     assert (reverse["became_abnormal"], reverse["became_normal"]) == (0, 3)
 
 
@@ -118,7 +118,7 @@ def test_score_shifts_are_the_second_minus_the_first(model: Model, other: Path, 
     second = load_model(other)
     scores = [[message["score"] for message in scored(each, table)] for each in (model, second)]
     expected = [later - earlier for earlier, later in zip(*scores, strict=True)]
-    report = compare(model, second, Judgement(), table).as_json()
+    report = compare(model, second, Judgement(), Source([table])).as_json()
     assert report["mean_shift"] == pytest.approx(sum(expected) / 2)
     assert report["shift_quantiles"]["0.5"] == pytest.approx(sum(expected) / 2)
     assert report["mean_absolute_shift"] == pytest.approx(sum(map(abs, expected)) / 2)
@@ -131,7 +131,7 @@ def test_a_reading_that_only_one_model_accepts_is_counted_apart(model: Model, tm
         for feature in narrow.manifest.features
     ]
     limited = Model(narrow.manifest.model_copy(update={"features": features}), narrow.scorer, narrow.directory)
-    report = compare(model, limited, Judgement(), lines(tmp_path / "t", NORMAL, ABNORMAL)).as_json()
+    report = compare(model, limited, Judgement(), Source([lines(tmp_path / "t", NORMAL, ABNORMAL)])).as_json()
     assert (report["readings"], report["only_first"], report["only_second"]) == (1, 1, 0)
 
 
@@ -139,7 +139,7 @@ def test_multi_class_models_are_compared_by_their_most_likely_class(tmp_path: Pa
     model = load_model(train_small(tmp_path / "m", objective="multi:softprob", classes=3, threshold=None))
     unnamed = model.manifest.model_copy(update={"normal_class": None})
     plain = Model(unnamed, model.scorer, model.directory)
-    report = compare(plain, plain, Judgement(), lines(tmp_path / "t", NORMAL, ABNORMAL)).as_json()
+    report = compare(plain, plain, Judgement(), Source([lines(tmp_path / "t", NORMAL, ABNORMAL)])).as_json()
     assert (report["agreement"], report["mean_shift"]) == (1.0, 0.0)
 
 
@@ -163,14 +163,17 @@ def test_a_table_of_which_nothing_can_be_scored_says_so_and_fails(
         ";".join(NORMAL) + "\n" + ";".join(f"{value + 0.5}".replace(".", ",") for value in NORMAL.values())
     )
     command = ["score", "--model", str(model_directory), "--data", str(table)]
-    for more, reason in (([], "every reading was rejected"), (["--compare", str(model_directory)], "scored by both")):
+    for more in ([], ["--compare", str(model_directory)]):
         assert main([*command, *more]) == 1
         last = capsys.readouterr().err.splitlines()[-1]
-        assert last.startswith(f"ml-inference score: {table}: ")
-        assert reason in last
-        assert last.endswith(": write numbers with a decimal point, not with a comma")
-    assert main([*command[:-1], str(lines(tmp_path / "t", {}))]) == 1
+        assert last.startswith(f"ml-inference score: {table}: line 2: column 'rVibration_Temp' holds ")
+        assert last.endswith("a number with a decimal comma: read it with --decimal ,")
+    assert main([*command, "--decimal", ","]) == 0
+    nothing = [*command[:-1], str(lines(tmp_path / "t", {}))]
+    assert main(nothing) == 1
     assert capsys.readouterr().err.endswith("the reason in its line of the results\n")
+    assert main([*nothing, "--compare", str(model_directory)]) == 1
+    assert "no reading was scored by both models" in capsys.readouterr().err
 
 
 def test_several_processes_give_the_same_as_one(model_directory: Path, tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_a_table_that_breaks_off_in_a_later_part_fails_the_command(
     table.write_bytes((",".join(NORMAL) + "\n" + f"{row}\n" * 50).encode() + b"\xff\xfe\n")
     arguments = ["score", "--model", str(model_directory), "--data", str(table), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--jobs", "2"]) == 1
-    assert "is not CSV in UTF-8" in capsys.readouterr().err
+    assert "line 52: is not UTF-8" in capsys.readouterr().err
 
 
 def test_the_command_compares_two_models(

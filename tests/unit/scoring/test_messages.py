@@ -18,9 +18,9 @@ from ml_inference.scoring.readings import (
     Decoded,
     Reading,
     ReadingDecoder,
-    parse_timestamp,
     reading_model,
 )
+from ml_inference.times import parse_timestamp
 from ml_inference.topics import render_topic
 from support.models import NORMAL, SIX
 

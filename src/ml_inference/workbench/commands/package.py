@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ml_inference.cli.options import OptionError, add_table_options, dialect
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.trust import SIGNATURE_FILE
+from ml_inference.offline.tables import TableError, table_files
 from ml_inference.workbench.packaging.child import package_in_child
 from ml_inference.workbench.packaging.errors import PackagingError
 from ml_inference.workbench.packaging.request import Report, Request
@@ -41,8 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="A,B,...", help="names of the classes of a multi-class model")
     parser.add_argument("--normal-class", metavar="A", help="the class that stands for normal operation")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="readings (CSV or JSON lines) for drift reference and golden readings"
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="readings (CSV, JSON lines, Parquet, or a folder of them) for golden readings and what is usual; repeatable",
     )
+    add_table_options(parser.add_argument_group("how FILE is written"))
     parser.add_argument("--expected", metavar="COLUMN", help="column of FILE with the scores that the model must give")
     parser.add_argument(
         "--tolerance", type=float, default=1e-5, help="by how much they may differ, relative beyond 1 (%(default)g)"
@@ -68,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         signed = (arguments.out / SIGNATURE_FILE).is_file()
         with local_file(arguments.source) as source:
             report = package_in_child(_request(arguments, source))
-    except (PackagingError, ModelError) as error:
+    except (PackagingError, ModelError, TableError, OptionError) as error:
         print(f"ml-inference package: {error}", file=sys.stderr)
         return 1
     if signed:
@@ -79,10 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _request(arguments: argparse.Namespace, source: Path) -> Request:
     out: Path = arguments.out.resolve()
-    data: Path | None = arguments.data
-    if data is not None and not data.is_file():
-        raise PackagingError(f"{data}: {'is not a file' if data.exists() else 'does not exist'}")
-    if data is None and (arguments.expected or arguments.limits_from_data):
+    data = table_files(arguments.data)
+    for file in data:
+        if not file.is_file():
+            raise PackagingError(f"{file}: {'is not a file' if file.exists() else 'does not exist'}")
+    if not data and (arguments.expected or arguments.limits_from_data):
         raise PackagingError("--expected and --limits-from-data need --data")
     return Request(
         source=source.resolve(),
@@ -95,7 +104,8 @@ def _request(arguments: argparse.Namespace, source: Path) -> Request:
         threshold=arguments.threshold,
         classes=_names(arguments.classes),
         normal_class=arguments.normal_class,
-        data=None if data is None else data.resolve(),
+        data=[file.resolve() for file in data],
+        dialect=dialect(arguments),
         expected=arguments.expected,
         tolerance=arguments.tolerance,
         limits_from_data=arguments.limits_from_data,

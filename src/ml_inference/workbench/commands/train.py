@@ -6,17 +6,17 @@ It prints what it took, what it left out, and what is wrong with the data, befor
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from datetime import timezone
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from ml_inference.cli.options import OptionError, add_table_options, dialect, names
 from ml_inference.model.manifest import ModelError
 from ml_inference.model.over_time import LONGEST_SECONDS
 from ml_inference.model.trust import SIGNATURE_FILE
@@ -37,7 +37,15 @@ _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     data = parser.add_argument_group("the data")
-    data.add_argument("--data", type=Path, required=True, metavar="FILE", help="CSV or JSON lines, a reading a row")
+    data.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="CSV, JSON lines or Parquet, a reading a row; several files, and folders of them, are one table",
+    )
     data.add_argument(
         "--label", required=True, metavar="COLUMN", help="what to predict: two classes, more, or a number"
     )
@@ -57,6 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MIN:MAX",
         help="physical limits of a feature, beyond which the component rejects a reading; repeatable",
     )
+    data.add_argument("--label-default", metavar="VALUE", help="label of the rows of files that have no such column")
+    add_table_options(parser.add_argument_group("how the files are written"))
     split = parser.add_argument_group("the split (default: a fifth held out at random, each class in proportion)")
     split.add_argument("--group", metavar="COLUMN", help="hold out whole groups, such as machines")
     split.add_argument(
@@ -146,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
             report = arguments.report or arguments.out / "report.html"
             write_report(report, training, manifest, _command(arguments))
             progress.step()
-    except (TrainingError, ModelError) as error:
+    except (TrainingError, ModelError, OptionError) as error:
         print(f"ml-inference train: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -252,9 +262,9 @@ def _request(arguments: argparse.Namespace) -> Request:
     return Request(
         data=arguments.data,
         label=arguments.label,
-        features=None if arguments.features is None else _names(arguments.features),
+        features=None if arguments.features is None else names(arguments.features),
         described=read_features_file(arguments.features_file) if arguments.features_file else (),
-        exclude=_names(arguments.exclude or ""),
+        exclude=names(arguments.exclude or ""),
         units=dict(_pair("--unit", "NAME=UNIT", text) for text in arguments.unit),
         limits=dict(_limit(text) for text in arguments.limit),
         group=arguments.group,
@@ -272,12 +282,10 @@ def _request(arguments: argparse.Namespace) -> Request:
         seed=arguments.seed,
         threads=arguments.jobs or 0,
         max_trees=arguments.max_trees,
+        dialect=dialect(arguments),
+        zone=arguments.timezone or timezone.utc,
+        label_default=arguments.label_default,
     )
-
-
-def _names(text: str) -> Sequence[str]:
-    """Names between commas; one that holds a comma stands in double quotes, as in CSV."""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
 
 
 def _pair(option: str, form: str, text: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,10 @@ from ml_inference.model.bundle import MAX_BOOSTER_BYTES, booster_objective, boos
 from ml_inference.model.manifest import Feature, Manifest, booster_feature_name, scores_agree
 from ml_inference.model.scorer import FloatArray, Score, Scorer
 from ml_inference.offline.tables import (
+    Broken,
     Document,
     TableError,
-    decimal_hint,
-    is_json_lines,
-    read_csv,
-    read_json_lines,
+    read_documents,
 )
 from ml_inference.scoring.readings import Reading, ReadingDecoder
 from ml_inference.workbench.packaging.archives import read_booster
@@ -57,7 +54,7 @@ def build(request: Request) -> Report:
     booster = _open(content)
     forest = read_forest(booster)
     features = _features(request, booster)
-    table = None if request.data is None else _Table.read(request.data, request.expected, features)
+    table = _Table.read(request, features) if request.data else None
     if table is not None:
         if table.unusable:
             warnings.append(f"{table.unusable} of {table.unusable + len(table.rows)} rows of the data are no readings")
@@ -191,44 +188,50 @@ class _Table:
         self.unusable = unusable
 
     @classmethod
-    def read(cls, path: Path, column: str | None, features: Sequence[Feature]) -> _Table:
+    def read(cls, request: Request, features: Sequence[Feature]) -> _Table:
+        column = request.expected
         decoder = ReadingDecoder(features)
         rows: list[FloatArray] = []
         expected: list[float] = []
         problem = ""
         unusable = 0
-        for number, document in _documents(path):
+        for place, document in _documents(request, features):
             reading = decoder.reading(document)
             if not isinstance(reading, Reading):
                 unusable += 1
                 error = reading.errors[0]
-                problem = problem or f"line {number}: {'.'.join(map(str, error.loc))} {error.msg}"
+                problem = problem or f"{place}: {'.'.join(map(str, error.loc))} {error.msg}"
                 continue
             if column is not None:
-                expected.append(_expected_score(document, column, number))
+                expected.append(_expected_score(document, column, place))
             rows.append(np.array(reading.values, dtype=np.float32))
         if not rows:
-            raise PackagingError(
-                f"data: holds no reading of this model ({problem or 'it is empty'}){decimal_hint(path)}"
-            )
+            raise PackagingError(f"data: holds no reading of this model ({problem or 'it is empty'})")
         return cls(np.array(rows), None if column is None else expected, unusable)
 
 
-def _documents(path: Path) -> Iterator[tuple[int, Any]]:
-    if not is_json_lines(path):
-        yield from read_csv(path)
-        return
-    for number, line in read_json_lines(path):
+def _documents(request: Request, features: Sequence[Feature]) -> Iterator[tuple[str, Any]]:
+    """What stands in each row, after its place."""
+    names = frozenset(feature.name for feature in features)
+    for file, number, item in read_documents(request.data, request.dialect, numbers=names):
+        place = f"{file.name} line {number}"
+        if isinstance(item, Broken):
+            raise TableError(f"{file}: line {number}: {item.reason}")
+        if not isinstance(item, bytes):
+            yield place, item
+            continue
         try:
-            yield number, from_json(line)
+            document = from_json(item)
         except ValueError as error:
-            raise TableError(f"{path}: line {number} is not JSON: {error}") from error
+            raise TableError(f"{file}: line {number} is not JSON: {error}") from error
+        inner = document.get("readings") if isinstance(document, dict) else document
+        yield from ((place, one) for one in (inner if isinstance(inner, list) else [document]))
 
 
-def _expected_score(document: Document, column: str, number: int) -> float:
+def _expected_score(document: Document, column: str, place: str) -> float:
     value = document.get(column)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PackagingError(f"data: line {number} has no number in column {column!r}")
+        raise PackagingError(f"data: {place} has no number in column {column!r}")
     return float(value)
 
 

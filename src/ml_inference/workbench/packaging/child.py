@@ -14,6 +14,9 @@ _BASE_BYTES = 1024 * MEBIBYTE
 _BYTES_PER_SOURCE_BYTE = 48
 """A booster in JSON takes 12 times its size while XGBoost loads it, and as much again while its trees are walked."""
 _BYTES_PER_DATA_BYTE = 12
+_PACKED = frozenset({".gz", ".parquet"})
+_UNPACKED = 10
+"""How much larger such a file may be as text."""
 
 _BASE_SECONDS = 60.0
 _BYTES_PER_SECOND = 500_000
@@ -30,7 +33,7 @@ def package_in_child(request: Request, *, seconds: float | None = None) -> Repor
         PackagingError: The source does not make a model, or killed, filled or hung the child.
     """
     source = request.source.stat().st_size
-    data = request.data.stat().st_size if request.data else 0
+    data = sum(file.stat().st_size * (1 if file.suffix not in _PACKED else _UNPACKED) for file in request.data)
     before = _workshops(request)
     try:
         _, answer, log = run_isolated(

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_inference.model.manifest import Feature
+from ml_inference.offline.tables import Dialect
 
 
 class Request(BaseModel):
@@ -24,7 +25,8 @@ class Request(BaseModel):
         threshold: Score from which a reading is abnormal.
         classes: Names of the classes of a multi-class model.
         normal_class: The one of them that stands for normal operation.
-        data: Absolute path of a table of readings.
+        data: Absolute paths of the files of a table of readings.
+        dialect: How they are written.
         expected: Column of that table with the scores that the model is known to give.
         tolerance: By how much they may differ; relative for scores beyond 1.
         limits_from_data: Whether to take physical limits from the table.
@@ -44,7 +46,8 @@ class Request(BaseModel):
     threshold: float | None = None
     classes: list[str] | None = None
     normal_class: str | None = None
-    data: Path | None = None
+    data: list[Path] = Field(default_factory=list)
+    dialect: Dialect = Field(default_factory=Dialect)
     expected: str | None = None
     tolerance: float = 1e-5
     limits_from_data: bool = False

@@ -6,21 +6,25 @@ gaps that it will never see.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.offline.sentinels import suspected
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.features import FeatureChoice, choose_features, matrix
 from ml_inference.workbench.training.request import Request
-from ml_inference.workbench.training.split import parse_times
-from ml_inference.workbench.training.table import FloatArray, Table, read_table
+from ml_inference.workbench.training.table import FloatArray, Table, Texts, read_table
 from ml_inference.workbench.training.target import Target, canonical, read_target
 
 MACHINE_COLUMN = "equipment_id"
 """What a message calls its machine; readings of one machine are alike, so a table that has it should be split by it."""
+
+MOST_LABELS_LOST = 0.5
+"""Share of rows without a label beyond which a training stops: most of the file would say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,14 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         TrainingError: A column is missing, or too little is left.
     """
     roles = _roles(request)
-    table = read_table(request.data, {*roles, MACHINE_COLUMN})
+    times = set() if request.time is None else {request.time}
+    table = read_table(
+        request.data, {*roles, MACHINE_COLUMN} - times, times, dialect=request.dialect, zone=request.zone
+    )
     for name, role in roles.items():
         if name not in table.names:
             raise TrainingError(f"there is no column {name!r} for {role}; the table has {', '.join(table.names[:20])}")
+    labels = _labels(table, request)
     choice = choose_features(
         table,
         roles=roles,
@@ -81,30 +89,26 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         units=request.units,
         limits=request.limits,
     )
-    with np.errstate(over="ignore"):
-        # A number beyond float32 is infinite to the booster, and so as good as missing.
-        values = matrix(table, choice.features).astype(np.float32)
+    values = matrix(table, choice.features)
     gaps = {name: ~np.isfinite(values[:, column]) for column, name in enumerate(choice.names)}
     needed = [name for name in roles if name != request.sensor_fault_label]  # nothing in it: no sensor is broken
-    gaps |= {name: np.array([not text for text in table.texts[name]]) for name in needed}
+    gaps |= {
+        name: np.isnan(table.times[name].values) if name in times else table.texts[name].missing for name in needed
+    }
+    gaps[request.label] = np.array([not text for text in labels.values], dtype=bool)[labels.codes]
     missing = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
     rows = np.flatnonzero(~np.any(list(gaps.values()), axis=0))
     _tell(table, choice, missing, len(rows), say)
+    _require_labels(request.label, gaps[request.label])
     try:
-        target = read_target(
-            _text(table, request.label)[rows].tolist(),
-            objective=request.objective,
-            normal_class=request.normal_class,
-        )
+        target = read_target(labels.at(rows).tolist(), objective=request.objective, normal_class=request.normal_class)
     except TrainingError as error:
         raise TrainingError(f"{error}{_because(missing, table.rows)}") from error
-    groups = None if request.group is None else _text(table, request.group)[rows]
+    groups = None if request.group is None else table.texts[request.group].at(rows)
     machines = groups
     if groups is None and MACHINE_COLUMN in table.texts:
-        machines = _text(table, MACHINE_COLUMN)[rows]
-    seconds, in_seconds = (None, False)
-    if request.time is not None:
-        seconds, in_seconds = parse_times(_text(table, request.time)[rows].tolist())
+        machines = table.texts[MACHINE_COLUMN].at(rows)
+    found = None if request.time is None else table.times[request.time]
     return Data(
         choice=choice,
         values=values[rows],
@@ -113,8 +117,8 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         missing=missing,
         groups=groups,
         machines=machines,
-        seconds=seconds,
-        in_seconds=in_seconds,
+        seconds=None if found is None else found.values[rows],
+        in_seconds=found is not None and found.in_seconds,
         sensor_fault=_sensor_fault(table, request, rows),
     )
 
@@ -122,7 +126,7 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
 def _sensor_fault(table: Table, request: Request, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_] | None:
     if request.sensor_fault_label is None:
         return None
-    texts = [canonical(text) for text in _text(table, request.sensor_fault_label)[rows].tolist()]
+    texts = [canonical(text) for text in table.texts[request.sensor_fault_label].at(rows).tolist()]
     if not request.sensor_fault_values:
         return np.array([text not in {"", "0"} for text in texts])
     broken = {canonical(value) for value in request.sensor_fault_values}
@@ -132,8 +136,31 @@ def _sensor_fault(table: Table, request: Request, rows: npt.NDArray[np.intp]) ->
     return np.array([text in broken for text in texts])
 
 
-def _text(table: Table, name: str) -> npt.NDArray[np.str_]:
-    return np.array(table.texts[name], dtype=np.str_)
+def _labels(table: Table, request: Request) -> Texts:
+    """The label of each row; a file without the column is refused by name, unless a default is given."""
+    label = table.texts[request.label]
+    lacking = table.lacking.get(request.label, ())
+    if not lacking:
+        return label
+    if request.label_default is None:
+        raise TrainingError(
+            f"{lacking[0]} has no column {request.label!r}"
+            + (f", nor have {len(lacking) - 1} other files" if len(lacking) > 1 else "")
+            + "; leave it out, or say what all of its rows are with --label-default"
+        )
+    values = (*label.values, request.label_default)
+    of_lacking = np.isin(
+        table.files.codes, [table.files.values.index(str(file)) for file in lacking if str(file) in table.files.values]
+    )
+    return Texts(np.where(of_lacking, len(values) - 1, label.codes).astype(np.int32), values)
+
+
+def _require_labels(name: str, gap: npt.NDArray[np.bool_]) -> None:
+    if (lost := int(gap.sum())) > MOST_LABELS_LOST * len(gap):
+        raise TrainingError(
+            f"the label {name!r} is empty in {lost} of {len(gap)} rows; rows without a label teach nothing. "
+            "If an empty cell means normal operation, write that in it"
+        )
 
 
 def _roles(request: Request) -> dict[str, str]:
@@ -154,15 +181,40 @@ def _roles(request: Request) -> dict[str, str]:
 def _tell(
     table: Table, choice: FeatureChoice, missing: Mapping[str, int], kept: int, say: Callable[[str], None]
 ) -> None:
-    say(f"{table.rows} rows, {len(choice.names)} features: {', '.join(choice.names)}")
+    files = len(table.files.values)
+    say(
+        f"{table.rows} rows{f' in {files} files' if files > 1 else ''}, {len(choice.names)} features: {', '.join(choice.names)}"
+    )
     for name, reason in choice.left_out:
         say(f"not a feature: {name!r} ({reason})")
+    if table.broken_count:
+        first = table.broken[0]
+        say(
+            f"dropped {table.broken_count} broken rows, the first in line {first.line} of {first.file.name}: {first.text}"
+        )
+    for name, times in table.times.items():
+        if times.unreadable:
+            problem = next(iter(times.unreadable.values()))
+            say(f"dropped {len(times.unreadable)} rows whose {name!r} is no time: {problem}")
+    for name in choice.names:
+        if odd := table.odd.get(name):
+            others = f", and {odd.count - 1} more" if odd.count > 1 else ""
+            say(f"dropped rows of which {name!r} is no number: {odd.first}{others}")
+        for value, count in suspected(table.numbers[name]):
+            say(
+                f"{name!r} is {value:g} in {count} rows, far from all else: if that stands for a missing value, "
+                f"say --missing-value {shlex.quote(f'{name}={value:g}')}"
+            )
     if missing:
         most = sorted(missing.items(), key=lambda item: -item[1])[:5]
         say(
             f"dropped {table.rows - kept} rows that lack a value, as the component rejects such readings: "
-            + ", ".join(f"{name!r} in {count}" for name, count in most)
+            + ", ".join(f"{name!r} in {count}{_first(table, name)}" for name, count in most)
         )
+
+
+def _first(table: Table, name: str) -> str:
+    return f" (the first: {table.gaps[name]})" if name in table.gaps else ""
 
 
 def _because(missing: Mapping[str, int], rows: int) -> str:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from ml_inference.model.manifest import MAX_FEATURES, RESERVED_NAMES, Feature
-from ml_inference.offline.tables import DECIMAL_POINT, has_decimal_comma
+from ml_inference.times import forms_date
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.table import FloatArray, Table
+from ml_inference.workbench.training.table import NumberArray, Table
 
 KNOWN_UNITS: Mapping[str, str] = {
     "rVibration_Temp": "degC",
@@ -34,6 +35,10 @@ LINE_KEYS = frozenset({"sDateTime", "timeInSeconds"})
 """What messages of the cylinder line carry as a time."""
 
 _MOSTLY_MISSING = 0.5
+_MOSTLY_STEPS = 0.95
+_MIN_STEPS = 20
+_FROM, _UNTIL = 631_152_000.0, 4_102_444_800.0
+"""The years 1990 to 2100 in seconds since 1970."""
 _UNIT = re.compile(r"\[([^\[\]]{1,32})\]\s*$")
 _FEATURES = TypeAdapter(list[Feature])
 
@@ -104,9 +109,12 @@ def choose_features(
     return FeatureChoice(tuple(features), tuple((name, left_out[name]) for name in table.names if name in left_out))
 
 
-def matrix(table: Table, features: Sequence[Feature]) -> FloatArray:
-    """The features' values, shape (n, f)."""
-    return np.column_stack([table.numbers[feature.name] for feature in features])
+def matrix(table: Table, features: Sequence[Feature]) -> npt.NDArray[np.float32]:
+    """The features' values as the booster sees them, shape (n, f)."""
+    values = np.empty((table.rows, len(features)), dtype=np.float32)
+    for column, feature in enumerate(features):
+        values[:, column] = table.numbers[feature.name]
+    return values
 
 
 def read_features_file(path: Path) -> list[Feature]:
@@ -145,7 +153,7 @@ def unit_of(name: str) -> str:
     return bracket.group(1).strip() if bracket else KNOWN_UNITS.get(name, "")
 
 
-def _is_identifier(values: FloatArray) -> bool:
+def _is_identifier(values: NumberArray) -> bool:
     """Whole numbers that never repeat, though there is hardly room: a row number, of all rows or of a part of them.
 
     n whole numbers drawn from r do not repeat with a probability of about exp(-n^2 / 2r) (the birthday problem); at
@@ -155,6 +163,26 @@ def _is_identifier(values: FloatArray) -> bool:
     room = max(3 * len(values), len(values) ** 2 / 40)
     whole = bool(np.all(values == np.floor(values)))
     return whole and bool(np.all(np.diff(ascending) > 0)) and bool(ascending[-1] - ascending[0] < room)
+
+
+def _is_time(values: NumberArray) -> bool:
+    """Whether all numbers are times of 1990 to 2100: since 1970 in some unit, or as digits of a date."""
+    low, high = float(values.min()), float(values.max())
+    if any(_FROM * unit <= low and high < _UNTIL * unit for unit in (1.0, 1e3, 1e6, 1e9)):
+        return True
+    return forms_date(low) and all(map(forms_date, np.unique(values).tolist()))
+
+
+def _is_counter(values: NumberArray) -> bool:
+    """Whether a column counts in the order of the rows, over the whole table or within each of its runs."""
+    steps = np.diff(values.astype(np.float64))
+    if len(steps) < _MIN_STEPS:
+        return False
+    if np.all(steps >= 0) and len(np.unique(values)) >= _MIN_STEPS:
+        return True
+    rounding = 4 * np.finfo(np.float32).eps * float(np.abs(values).max())
+    usual = float(np.median(steps))
+    return usual > rounding and bool(np.mean(np.abs(steps - usual) <= rounding) >= _MOSTLY_STEPS)
 
 
 def _feature(
@@ -176,8 +204,7 @@ def _require_usable(table: Table, wanted: Sequence[str], roles: Mapping[str, str
         if name in RESERVED_NAMES:
             raise TrainingError(f"{name!r} cannot be a feature: the message's envelope uses that key")
         if name in table.not_numbers:
-            held = table.not_numbers[name]
-            raise TrainingError(f"{name!r} holds {held!r}; features are numbers, as in the messages{_comma(held)}")
+            raise TrainingError(f"{name!r} holds {table.not_numbers[name]}; features are numbers, as in the messages")
 
 
 def _unsuitable(table: Table, name: str) -> str | None:
@@ -187,21 +214,21 @@ def _unsuitable(table: Table, name: str) -> str | None:
     if name in RESERVED_NAMES or name in LINE_KEYS:
         return "belongs to the message's envelope"
     if name not in table.numbers:
-        return f"holds {table.not_numbers[name]!r}, no number{_comma(table.not_numbers[name])}"
+        return f"holds {table.not_numbers[name]}, no number"
     return _worthless(table.numbers[name])
 
 
-def _comma(cell: str) -> str:
-    return f": {DECIMAL_POINT}" if has_decimal_comma(cell) else ""
-
-
-def _worthless(values: FloatArray) -> str | None:
+def _worthless(values: NumberArray) -> str | None:
     """Why numbers are no measurement to learn from."""
     known = values[~np.isnan(values)]
     if len(known) < (1.0 - _MOSTLY_MISSING) * len(values):
         return f"missing in {len(values) - len(known)} of {len(values)} rows"
+    if _is_time(known):
+        return "a time, not a measurement"
     if _is_identifier(known):
         return "whole numbers that never repeat, as row numbers do"
+    if _is_counter(known):
+        return "only counts on, as a clock or a row number does"
     if np.all(known == known[0]):
         return f"always {known[0]:g}"
     return None

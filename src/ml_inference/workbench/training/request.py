@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
 from pathlib import Path
 
 from ml_inference.model.manifest import Feature
 from ml_inference.model.over_time import Condition
+from ml_inference.offline.tables import Dialect
 from ml_inference.workbench.training.threshold import Rule
 
 FALSE_ALARMS = 0.15
@@ -19,7 +21,7 @@ class Request:
     """A training.
 
     Attributes:
-        data: The table: CSV or JSON lines.
+        data: The table: a file, several, or folders of files.
         label: Its label column.
         features: The user's own list of features; None to choose.
         described: Features with units and limits, from a file.
@@ -41,9 +43,12 @@ class Request:
         false_alarms: Allowed, a machine-week; chooses smoothing and levels of the alarm. None for no alarm section.
         running: When a machine is in operation; empty for always.
         every: Least time between two readings of a machine that train, in seconds; 0 for all.
+        dialect: How the files are written.
+        zone: Of times without an offset.
+        label_default: The label of rows of files that have no label column; None to refuse such files.
     """
 
-    data: Path
+    data: Path | Sequence[Path]
     label: str
     features: Sequence[str] | None = None
     described: Sequence[Feature] = ()
@@ -65,3 +70,12 @@ class Request:
     false_alarms: float | None = FALSE_ALARMS
     running: Sequence[Condition] = ()
     every: float = 0.0
+    dialect: Dialect = field(default_factory=Dialect)
+    zone: tzinfo = timezone.utc
+    label_default: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call the table."""
+        first, *others = [self.data] if isinstance(self.data, Path) else self.data
+        return first.name + (f" and {len(others)} more" if others else "")

@@ -98,7 +98,7 @@ def train(request: Request, progress: Progress) -> Training:
     Raises:
         TrainingError: The data or the options do not allow it.
     """
-    progress.stage(f"reading {request.data.name}")
+    progress.stage(f"reading {request.title}")
     data = load_data(request, progress.say)
     operation = operate(request, data, progress.say)
     target, seed = operation.target, request.seed
@@ -190,7 +190,7 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         alarm=None if training.judging is None else training.judging.alarm(),
         horizon_seconds=training.request.horizon,
         running=training.request.running,
-        source=f"trained on {training.request.data.name}"[:1024],
+        source=f"trained on {training.request.title}"[:1024],
     )
 
 

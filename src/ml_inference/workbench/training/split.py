@@ -8,9 +8,7 @@ machines or about tomorrow.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,8 +28,6 @@ VALIDATION = 0.25
 _FOLDS = 5
 _MIN_GROUPS = 3
 _MANY_ROWS = 50_000
-_EPOCH_SECONDS = 1e8
-_EPOCH_MILLISECONDS = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,39 +117,6 @@ def split_rows(
     if seconds is not None:
         return _by_time(target, seconds)
     return _by_row(target, seed)
-
-
-def parse_times(texts: Sequence[str]) -> tuple[FloatArray, bool]:
-    """Moments of a time column.
-
-    Args:
-        texts: ISO 8601 (with or without an offset; without, UTC), epoch seconds or milliseconds, or any number that grows with
-            time (a count of cycles).
-
-    Returns:
-        Shape (n,), and whether it is in seconds. A count is not.
-
-    Raises:
-        TrainingError: A value is none of these.
-    """
-    try:
-        values = np.array(texts, dtype=np.float64)
-    except ValueError:
-        return np.array([_seconds(text) for text in texts]), True
-    smallest = values.min()
-    if smallest >= _EPOCH_MILLISECONDS:
-        return values / 1000.0, True
-    return values, bool(smallest >= _EPOCH_SECONDS)
-
-
-def _seconds(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00"))
-    except ValueError as error:
-        raise TrainingError(f"the time {text!r} is neither ISO 8601 nor a number") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return moment.timestamp()
 
 
 def _by_row(target: Target, seed: int) -> Split:

@@ -1,31 +1,97 @@
-"""Reads a training table: CSV or JSON lines, column by column into arrays.
+"""A training table by columns, in as little memory as it takes: numbers as float32, text as codes.
 
-It reads what a device would accept as a number and nothing more, since a model must not learn from what its component will
-reject: text is never turned into a number, and what is missing stays missing (NaN). It chooses nothing.
+It learns from what a device would accept and nothing more: what is no number there is none here. It counts what it cannot
+use, with file and line, and chooses nothing.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timezone, tzinfo
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.offline.tables import (
+    Broken,
+    Chunk,
+    Dialect,
+    TableError,
+    numbers_of,
+    read_chunks,
+    refuse_decimal_commas,
+    table_files,
+    texts_of,
+)
+from ml_inference.times import TimeColumn, TimeError, Times
 from ml_inference.workbench.training import TrainingError
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+NumberArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
-"""What tables write where there is no value, in lower case."""
+MAX_DISTINCT_TEXTS = 20
+"""Words that a historian writes where it has no measurement (Bad, I/O Timeout, ...); a column of more different texts holds
+names or codes."""
+MAX_BROKEN_SHARE = 0.01
+_MIN_ROWS_FOR_BROKEN = 30
+_INFINITE = frozenset({"inf", "infinity"})
+_EXACT_IN_FLOAT32 = 2**24
 
-_CHUNK = 20_000
-_FIELD_LIMIT = 1_000_000
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A column of text.
+
+    Attributes:
+        codes: Shape (n,), indices into `values`.
+        values: The distinct texts in the order of their first row; "" is missing.
+    """
+
+    codes: npt.NDArray[np.int32]
+    values: tuple[str, ...]
+
+    def at(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.str_]:
+        """The texts of some rows."""
+        chosen: npt.NDArray[np.str_] = np.array(self.values, dtype=np.str_)[self.codes[rows]]
+        return chosen
+
+    @property
+    def missing(self) -> npt.NDArray[np.bool_]:
+        """Shape (n,): where there is no text."""
+        if "" not in self.values:
+            return np.zeros(len(self.codes), dtype=bool)
+        found: npt.NDArray[np.bool_] = self.codes == self.values.index("")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands: a file, a line from 1, and what stands there."""
+
+    file: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} in line {self.line} of {self.file.name}"
+
+
+@dataclass(slots=True)
+class Odd:
+    """What a column of numbers holds that is none.
+
+    Attributes:
+        count: How many cells.
+        texts: Different ones, at most one more than `MAX_DISTINCT_TEXTS`.
+        first: Where the first one stands.
+    """
+
+    first: Place
+    count: int = 0
+    texts: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,185 +101,233 @@ class Table:
     Attributes:
         rows: Number of rows, n.
         names: All columns in the file's order.
-        numbers: The columns of numbers, shape (n,) each; NaN where a value is missing or not finite.
-        texts: The columns that were asked for as text, n values each; "" where a value is missing.
-        not_numbers: For each other column an example of what it holds.
+        numbers: The columns of numbers, shape (n,) each; NaN where a value is missing, or is no number.
+        texts: The columns that were asked for as text.
+        times: The columns that were asked for as times.
+        odd: Of columns of numbers: what else they hold. Those rows are lost.
+        gaps: Of columns of numbers: where the first value is missing.
+        not_numbers: For each other column an example of what it holds, with its line.
+        units: Units that the table itself gives, by column.
+        broken: Rows that are none, at most some.
+        broken_count: How many there are.
+        files: The file of each row.
+        lacking: By column, the files that do not have it, where others do.
     """
 
     rows: int
     names: tuple[str, ...]
-    numbers: Mapping[str, FloatArray]
-    texts: Mapping[str, Sequence[str]]
-    not_numbers: Mapping[str, str]
+    numbers: Mapping[str, NumberArray]
+    texts: Mapping[str, Texts]
+    times: Mapping[str, Times]
+    odd: Mapping[str, Odd]
+    gaps: Mapping[str, Place]
+    not_numbers: Mapping[str, Place]
+    units: Mapping[str, str]
+    broken: Sequence[Place]
+    broken_count: int
+    files: Texts
+    lacking: Mapping[str, Sequence[Path]]
 
 
-@dataclass(slots=True)
+class _Numbers:
+    """A column of numbers as it grows."""
+
+    def __init__(self, rows: int) -> None:
+        # A column may begin late, in a later file or line of JSON.
+        self.parts: list[NumberArray] = [np.full(rows, np.nan, dtype=np.float32)]
+        self.known = 0
+        self.odd: Odd | None = None
+        self.gap: Place | None = None
+
+    def skip(self, rows: int) -> None:
+        self.parts.append(np.full(rows, np.nan, dtype=np.float32))
+
+    def add(self, chunk: Chunk, name: str, dialect: Dialect) -> None:
+        found = numbers_of(chunk, name, dialect)
+        self.known += int(np.isfinite(found.values).sum())
+        for position, text in found.texts.items():
+            self.known += text.lower().lstrip("+-") in _INFINITE
+            if self.odd is None:
+                self.odd = Odd(Place(chunk.file, chunk.lines[position], repr(text)[:60]))
+            self.odd.count += 1
+            if len(self.odd.texts) <= MAX_DISTINCT_TEXTS:
+                self.odd.texts.add(text)
+        if self.gap is None and len(gone := np.flatnonzero(np.isnan(found.values))) > len(found.texts):
+            position = next(int(at) for at in gone if at not in found.texts)
+            cell = chunk.columns[name][position]
+            self.gap = Place(chunk.file, chunk.lines[position], str(cell or "nothing").strip()[:60])
+        # What float32 cannot hold to the unit is a number of something, or a time: nothing that is ever a feature.
+        large = len(found.values) and np.nanmax(np.abs(found.values), initial=0.0) >= _EXACT_IN_FLOAT32
+        self.parts.append(found.values if large else found.values.astype(np.float32))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether most of what it holds are numbers, and the rest are a few words."""
+        if self.odd is None:
+            return True
+        few = len(self.odd.texts) <= MAX_DISTINCT_TEXTS or self.odd.count < MAX_BROKEN_SHARE * self.known
+        return self.known > self.odd.count and few
+
+
+class _Texts:
+    """A column of text as it grows."""
+
+    def __init__(self, rows: int) -> None:
+        self.codes: dict[str, int] = {}
+        self.parts: list[npt.NDArray[np.int32]] = []
+        self.skip(rows)
+
+    def skip(self, rows: int) -> None:
+        if rows:
+            self.parts.append(np.full(rows, self.codes.setdefault("", len(self.codes)), dtype=np.int32))
+
+    def add(self, texts: Sequence[str]) -> None:
+        known = self.codes
+        self.parts.append(np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int32))
+
+    def texts(self) -> Texts:
+        return Texts(np.concatenate([np.empty(0, dtype=np.int32), *self.parts]), tuple(self.codes))
+
+
 class _Columns:
     """Columns as they grow, chunk by chunk."""
 
-    as_text: frozenset[str]
-    rows: int = 0
-    names: dict[str, None] = field(default_factory=dict)
-    numbers: dict[str, list[FloatArray]] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    not_numbers: dict[str, str] = field(default_factory=dict)
+    def __init__(self, as_text: Collection[str], as_time: Collection[str], dialect: Dialect, zone: tzinfo) -> None:
+        self.as_text = frozenset(as_text)
+        self.as_time = frozenset(as_time)
+        self.dialect = dialect
+        self.zone = zone
+        self.rows = 0
+        self.numbers: dict[str, _Numbers] = {}
+        self.texts: dict[str, _Texts] = {}
+        self.times: dict[str, TimeColumn] = {}
+        self.units: dict[str, str] = {}
+        self.files = _Texts(0)
+        self.of_file: dict[Path, set[str]] = {}
+        self.broken: list[Place] = []
+        self.broken_count = 0
 
-    def add(self, name: str, values: Sequence[Any], parse: Callable[[Sequence[Any]], FloatArray]) -> None:
-        if name not in self.names:
-            self.names[name] = None
-            # A JSON line may bring a column that no line before it had.
-            self.numbers[name] = [np.full(self.rows, np.nan)]
-            self.texts[name] = [""] * self.rows
-        if name in self.as_text:
-            self.texts[name].extend(_text(value) for value in values)
-        elif name not in self.not_numbers:
-            try:
-                self.numbers[name].append(_finite(parse(values)))
-            except _NotANumberError as error:
-                self.not_numbers[name] = str(error)
-                del self.numbers[name]
+    def add(self, chunk: Chunk) -> None:
+        rows = len(chunk.lines)
+        if rows and self.rows == 0:
+            refuse_decimal_commas(chunk, [name for name in chunk.columns if name not in self.as_time], self.dialect)
+        self.of_file.setdefault(chunk.file, set()).update(chunk.columns)
+        for name in chunk.columns:
+            if name not in self.numbers:
+                self.numbers[name] = _Numbers(self.rows)
+                if name in self.as_text:
+                    self.texts[name] = _Texts(self.rows)
+                if name in self.as_time:
+                    self.times[name] = TimeColumn(self.zone)
+                    self.times[name].add([None] * self.rows)
+        for name, numbers in self.numbers.items():
+            if name not in chunk.columns:
+                self._skip(name, rows)
+                continue
+            numbers.add(chunk, name, self.dialect)
+            if name in self.texts:
+                self.texts[name].add(texts_of(chunk, name))
+            if name in self.times:
+                cells = texts_of(chunk, name) if chunk.text else chunk.columns[name]
+                self.times[name].add(cells)
+        self.units = {**chunk.units, **self.units}
+        self.files.add([str(chunk.file)] * rows)
+        self._count_broken(chunk.file, chunk.broken)
+        self.rows += rows
+
+    def _skip(self, name: str, rows: int) -> None:
+        self.numbers[name].skip(rows)
+        if name in self.texts:
+            self.texts[name].skip(rows)
+        if name in self.times:
+            self.times[name].add([None] * rows)
+
+    def _count_broken(self, file: Path, broken: Sequence[Broken]) -> None:
+        self.broken_count += len(broken)
+        if len(self.broken) < MAX_DISTINCT_TEXTS:
+            self.broken += [Place(file, row.line, row.reason) for row in broken[:MAX_DISTINCT_TEXTS]]
 
     def table(self) -> Table:
-        numbers = {
-            name: np.concatenate(self.numbers[name])
-            for name in self.names
-            if name not in self.as_text and name not in self.not_numbers
-        }
+        names = tuple(self.numbers)
+        numbers: dict[str, NumberArray] = {}
+        odd, gaps, not_numbers = {}, {}, {}
+        for name in names:
+            column = self.numbers.pop(name)
+            if column.is_number:
+                joined: Any = np.concatenate(column.parts)  # of both widths
+                numbers[name] = joined
+                if column.odd is not None:
+                    odd[name] = column.odd
+                if column.gap is not None:
+                    gaps[name] = column.gap
+            elif column.odd is not None:
+                not_numbers[name] = column.odd.first
+        times = {}
+        for name, column_of_times in self.times.items():
+            try:
+                times[name] = column_of_times.times()
+            except TimeError as error:
+                raise TrainingError(f"the column {name!r}: {error}") from error
+        lacking = {name: [file for file, held in self.of_file.items() if name not in held] for name in names}
         return Table(
             rows=self.rows,
-            names=tuple(self.names),
+            names=names,
             numbers=numbers,
-            texts={name: self.texts[name] for name in self.names if name in self.as_text},
-            not_numbers=self.not_numbers,
+            texts={name: column.texts() for name, column in self.texts.items()},
+            times=times,
+            odd=odd,
+            gaps=gaps,
+            not_numbers=not_numbers,
+            units=self.units,
+            broken=self.broken,
+            broken_count=self.broken_count,
+            files=self.files.texts(),
+            lacking={name: files for name, files in lacking.items() if files},
         )
 
 
-class _NotANumberError(Exception):
-    pass
-
-
-def read_table(path: Path, as_text: Collection[str] = ()) -> Table:
+def read_table(
+    paths: Path | Sequence[Path],
+    as_text: Collection[str] = (),
+    as_time: Collection[str] = (),
+    *,
+    dialect: Dialect | None = None,
+    zone: tzinfo = timezone.utc,
+) -> Table:
     """Read a table.
 
-    A file whose first character is `{` is JSON lines; any other is CSV with a header, separated by commas, semicolons or
-    tabs, whichever the header has most of.
-
     Args:
-        path: The file, UTF-8 with or without a byte order mark.
-        as_text: Columns to keep as text (label, group, time), where the file has them.
+        paths: A file, several, or folders of files, which are read as one table.
+        as_text: Columns to keep as text (label, group, categories), where the table has them; of these, too, the numbers are
+            known where they are numbers.
+        as_time: Columns to read as times.
+        dialect: How the files are written.
+        zone: Of times without an offset.
 
     Raises:
-        TrainingError: The file cannot be read, or a line is not what it should be; the message names the line.
+        TrainingError: A file cannot be read, or too many of its rows are none; the message names file and line.
     """
-    columns = _Columns(frozenset(as_text))
+    dialect = dialect or Dialect()
+    columns = _Columns(as_text, as_time, dialect, zone)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.read(1)
-            while first and first.isspace():
-                first = file.read(1)
-            file.seek(0)
-            if first == "{":
-                _read_json_lines(file, columns)
-            elif first == "[":
-                raise TrainingError(f"{path} is a JSON array; JSON lines are wanted: an object on each line")
-            else:
-                _read_csv(file, columns)
-    except OSError as error:
-        raise TrainingError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8 or JSON lines") from error
-    except csv.Error as error:
-        raise TrainingError(f"{path} is not CSV: {error}") from error
+        for chunk in read_chunks(table_files([paths] if isinstance(paths, Path) else paths), dialect):
+            columns.add(chunk)
+    except TableError as error:
+        raise TrainingError(str(error)) from error
+    _require_whole(columns.rows, columns.broken, columns.broken_count)
     if columns.rows == 0:
-        raise TrainingError(f"{path} holds no rows")
+        raise TrainingError(f"{_named(paths)} holds no rows")
     return columns.table()
 
 
-def _read_csv(file: TextIO, columns: _Columns) -> None:
-    csv.field_size_limit(_FIELD_LIMIT)
-    header = file.readline()
-    delimiter = max(",;\t", key=header.count)
-    file.seek(0)
-    reader = csv.reader(file, delimiter=delimiter)
-    names = next(reader, [])
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise TrainingError(f"the header names {twice[0]!r} twice")
-    while rows := [row for row in itertools.islice(reader, _CHUNK) if row]:
-        wrong = next((row for row in rows if len(row) != len(names)), None)
-        if wrong is not None:
-            raise TrainingError(
-                f"around line {reader.line_num}: a row has {len(wrong)} values, the header {len(names)}: {wrong[:3]}"
-            )
-        for name, values in zip(names, zip(*rows, strict=True), strict=True):
-            columns.add(name, values, _numbers_of_text)
-        columns.rows += len(rows)
+def _require_whole(rows: int, broken: Sequence[Place], count: int) -> None:
+    """A row that breaks off costs itself; a file of such rows is read wrongly."""
+    if count and (rows < _MIN_ROWS_FOR_BROKEN or count > max(1, MAX_BROKEN_SHARE * rows)):
+        first = broken[0]
+        raise TrainingError(
+            f"{first.file}: line {first.line}: {first.text}; {count} rows of {rows + count} are so: is it the table that it should be?"
+        )
 
 
-def _read_json_lines(file: TextIO, columns: _Columns) -> None:
-    objects = _objects(file)
-    while rows := list(itertools.islice(objects, _CHUNK)):
-        for name in dict.fromkeys(itertools.chain(columns.names, *rows)):
-            columns.add(name, [row.get(name) for row in rows], _numbers_of_json)
-        columns.rows += len(rows)
-
-
-def _objects(file: TextIO) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, start=1):
-        if line.isspace():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TrainingError(f"line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise TrainingError(f"line {number} is no JSON object")
-        yield row
-
-
-def _numbers_of_text(values: Sequence[str]) -> FloatArray:
-    """Shape (n,); raises `_NotANumberError` with an example."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except ValueError:
-        return np.array([_number_of_text(value) for value in values], dtype=np.float64)
-
-
-def _numbers_of_json(values: Sequence[Any]) -> FloatArray:
-    """Shape (n,); raises `_NotANumberError` with an example."""
-    return np.array([_number_of_json(value) for value in values], dtype=np.float64)
-
-
-def _number_of_text(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        if text.strip().lower() in MISSING:
-            return np.nan
-        raise _NotANumberError(text.strip()[:40]) from None
-
-
-def _number_of_json(value: Any) -> float:
-    if value is None:
-        return np.nan
-    # A message's string or bool is rejected on the device, so it is no number here either.
-    if type(value) not in (int, float):
-        raise _NotANumberError(json.dumps(value)[:40])
-    try:
-        return float(value)
-    except OverflowError:
-        return np.nan
-
-
-def _finite(values: FloatArray) -> FloatArray:
-    values[~np.isfinite(values)] = np.nan
-    return values
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        text = value.strip()
-        return "" if text.lower() in MISSING else text
-    if value is None:
-        return ""
-    return json.dumps(value)
+def _named(paths: Path | Sequence[Any]) -> str:
+    return str(paths) if isinstance(paths, Path) else ", ".join(map(str, paths))
