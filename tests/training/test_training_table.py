@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_inference import tables
+from ml_inference.offline import tables
 from ml_inference.workbench.training import TrainingError, table
 from ml_inference.workbench.training.table import Table, read_table
 
