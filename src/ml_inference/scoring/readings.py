@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timezone, tzinfo
 from typing import Annotated, Any, Literal
@@ -78,7 +79,7 @@ def _timestamp(value: Any, info: ValidationInfo[Any]) -> str | None:
         raise PydanticCustomError("timestamp", "Input {problem}", {"problem": str(error)}) from None
 
 
-def _optional_timestamp(value: Any, info: ValidationInfo) -> str | None:
+def _optional_timestamp(value: Any, info: ValidationInfo[Any]) -> str | None:
     # These keys belong to the line, not to the contract: one that cannot be read is as good as none.
     try:
         return _timestamp(value, info)
@@ -294,10 +295,8 @@ class ReadingDecoder:
         timestamp = None
         for key in ("timestamp", "sDateTime", "timeInSeconds"):
             if timestamp is None:
-                try:
-                    timestamp = _timestamp(document.get(key))
-                except PydanticCustomError:
-                    continue
+                with suppress(TimeError):
+                    timestamp = None if (value := document.get(key)) is None else parse_timestamp(value, self._zone)
         return timestamp, tuple(_finite(document.get(name)) for name in self._names)
 
     def _document(self, rejection: Rejection) -> dict[str, Any] | None:

@@ -274,7 +274,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         horizon=arguments.horizon,
         episodes=arguments.episodes,
         sensor_fault_label=fault_column or None,
-        sensor_fault_values=_names(fault_values),
+        sensor_fault_values=names(fault_values),
         false_alarms=arguments.false_alarms,
         running=parse_running(arguments.running) if arguments.running else (),
         every=arguments.every,

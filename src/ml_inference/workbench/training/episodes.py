@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.times import TimeError, parse_time
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.split import parse_times
 from ml_inference.workbench.training.table import FloatArray
 
 GAP_STEPS = 10.0
@@ -191,9 +191,9 @@ def _episode(fields: Mapping[str, Any], where: str) -> Episode:
                 raise TrainingError(f"{where}: {key!r} is missing")
             return None
         try:
-            return float(parse_times([str(value)])[0][0])
-        except TrainingError as error:
-            raise TrainingError(f"{where}: {key!r}: {error}") from error
+            return parse_time(value).timestamp()
+        except TimeError as error:
+            raise TrainingError(f"{where}: {key!r}: the time {value!r} {error}") from error
 
     onset, repair = moment("onset", needed=True), moment("repair", needed=True)
     machine, kind = fields.get("equipment_id"), fields.get("kind") or EQUIPMENT
