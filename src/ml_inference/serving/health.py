@@ -10,13 +10,13 @@ from math import inf
 from typing import Any
 
 from ml_inference.scoring.pipeline import now
-from ml_inference.scoring.readings import parse_timestamp
 from ml_inference.serving.counters import Counters
 from ml_inference.serving.models import Models
 from ml_inference.serving.outputs import Outputs
 from ml_inference.serving.settings import Settings, judgement_of
 from ml_inference.serving.subscription import InputSubscription
 from ml_inference.serving.worker import Worker
+from ml_inference.times import parse_timestamp
 
 MAX_PROBLEM_CHARACTERS = 500
 RETRY_SECONDS = 1.0
