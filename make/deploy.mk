@@ -16,7 +16,7 @@ LOCK_FLAGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.10 \
 	--custom-compile-command "make lock" $(LOCK_FLAGS)
 
-.PHONY: lock wheelhouse artifacts build deploy-local
+.PHONY: lock wheelhouse site artifacts build deploy-local
 
 lock: $(READY)  ## write the lock files: of a device, of the simulator, of a developer
 	$(COMPILE) pyproject.toml -o requirements.lock
@@ -26,6 +26,9 @@ lock: $(READY)  ## write the lock files: of a device, of the simulator, of a dev
 
 wheelhouse: $(READY)  ## packages for devices without a network: ARCH=aarch64 PYTHON=3.11
 	@$(BIN)/python scripts/fetch_wheels.py --uv $(BIN)/uv --arch "$(ARCH)" --python "$(DEVICE_PYTHON)" "$(PROJECT)"
+
+site:  ## write the documents of examples/ with the values of examples/site.json to site/
+	@python3 scripts/fill_in_site.py
 
 artifacts:  ## build every component without GDK
 	@for project in $(COMPONENTS); do python3 scripts/build_component.py "$$project" || exit 1; done

@@ -71,6 +71,10 @@ def command_for(directory: Path, components: dict[str, str]) -> list[str]:
     classic, lite = (next(filter(None, map(shutil.which, names)), None) for names in (CLASSIC, LITE))
     if classic:
         command = [classic, "deployment", "create", "--recipeDir", recipes, "--artifactDir", artifacts]
+        command += [
+            "--failure-handling-policy",
+            "ROLLBACK",
+        ]  # else a version that fails stays, and the one before is gone
         return command + [f"--merge={name}={version}" for name, version in components.items()]
     if lite:
         command = [lite, "deploy", "--recipe-dir", recipes, "--artifacts-dir", artifacts]

@@ -4,7 +4,7 @@
 `install` checks the model's checksum and copies it to `WORK/models/`, and so stops a deployment whose model is damaged.
 `run` turns the link `WORK/current` to it, in one step, and ends; it is a step of its own since nucleus lite calls a component
 without `run` never finished. The link `WORK/previous` shows the model before. It must never touch a model that
-`current` shows: the inference component may read it at any moment.
+`current` shows: the inference component may read it at any moment; and it never writes outside the model's own folder.
 
 Only the standard library: XGBoost is in another component's environment, which checks the rest when it loads the model.
 """
@@ -35,8 +35,13 @@ class Placement:
         self._archive = archive
         with zipfile.ZipFile(str(archive)) as opened:
             self._files = {
-                name[len(FOLDER) :]: opened.read(name) for name in opened.namelist() if name.startswith(FOLDER)
+                name[len(FOLDER) :]: opened.read(name)
+                for name in opened.namelist()
+                if name.startswith(FOLDER) and not name.endswith("/")
             }
+        for name in self._files:
+            if any(part in ("", ".", "..") for part in name.split("/")):
+                raise InstallError(f"not a model directory: {name!r} would lie outside of it")
         content = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in sorted(self._files.items())})
         self.target = work / "models" / hashlib.sha256(content.encode()).hexdigest()[:16]
         self.current = work / "current"

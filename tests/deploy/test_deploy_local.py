@@ -42,7 +42,10 @@ def checkout_with_builds(make_checkout: MakeCheckout, build: Build) -> Path:
     [
         (
             "greengrass-cli",
-            ["deployment", "create", "--recipeDir", "recipes", "--artifactDir", "artifacts", "--merge="],
+            [
+                *("deployment", "create", "--recipeDir", "recipes", "--artifactDir", "artifacts"),
+                *("--failure-handling-policy", "ROLLBACK", "--merge="),
+            ],
         ),
         ("ggl-cli", ["deploy", "--recipe-dir", "recipes", "--artifacts-dir", "artifacts", "--add-component="]),
     ],

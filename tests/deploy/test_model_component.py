@@ -155,6 +155,20 @@ def test_who_reads_while_models_change_always_finds_a_whole_one(
     assert not torn
 
 
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "sub/../../../outside", "//outside", "a/./b"])
+def test_an_archive_that_would_write_elsewhere_is_refused_in_one_line(
+    work: Path, make_model: MakeModel, command: Command, name: str
+) -> None:
+    archive = make_model("1.0.0")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(f"model/{name}", "x")
+    done = command("python3", archive, "install", work)
+    assert done.returncode == 1
+    assert done.stderr.startswith("model.zip install: not a model directory: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(work.iterdir()) == []
+
+
 def test_wrong_arguments_are_answered_with_the_usage(make_model: MakeModel, command: Command) -> None:
     done = command("python3", make_model("1.0.0"), "install")
     assert done.returncode == 2
