@@ -27,7 +27,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ TINY = 1e-300
 """Stands for a weight of zero where it would be divided by."""
 
 _FORMAT = 1
-_FEW = 4
+_FEW = 2
 """Up to so many machines at once, a loop costs less than numpy's indexing."""
 
 
@@ -125,25 +125,35 @@ class Plan:
         )
 
 
-def update_windows(
-    moments: Float64Array, windows: Float64Array, gap: Float64Array | float, values: Float64Array
-) -> None:
+def passage(windows: Float64Array, gap: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """What time does to the windows: the share of the old weight that stays, and the weight of the new reading.
+
+    Args:
+        windows: Shape (w, 1), in seconds.
+        gap: Shape (l, 1, 1), seconds since the machine's previous reading; 0 for a reading that only starts the clock.
+
+    Returns:
+        Shape (l, w, 1) each.
+    """
+    decay = gap / -windows
+    return np.exp(decay), -np.expm1(np.maximum(decay, -LARGEST_GAP))
+
+
+def update_windows(moments: Float64Array, stays: Float64Array, fresh: Float64Array, values: Float64Array) -> None:
     """Let a reading of each of l machines into its windows, in place.
 
     Args:
         moments: Shape (l, 3, w, s): weight, mean and variance.
-        windows: Shape (w, 1), in seconds.
-        gap: Shape (l, 1, 1) or one for all: seconds since the machine's previous reading; 0 for a reading that only starts
-            the clock.
+        stays: Shape (l, w, 1), from `passage`.
+        fresh: Shape (l, w, 1), from `passage`.
         values: Shape (l, 1, s), NaN where missing.
     """
     weight, mean, variance = moments[:, 0], moments[:, 1], moments[:, 2]
-    decay = gap / -windows
-    fresh = 1.0 - np.exp(np.maximum(decay, -LARGEST_GAP))
-    weight *= np.exp(decay)
+    weight *= stays
     difference = values - mean
-    missing = difference != difference  # noqa: PLR0124 - NaN
-    if missing.any():
+    missing = np.isnan(difference)
+    # `count_nonzero` is several times as fast as `any`: for a single reading numpy's cost of a call is all there is.
+    if np.count_nonzero(missing):
         fresh = np.where(missing, 0.0, fresh)
         difference[missing] = 0.0
     weight += fresh
@@ -211,16 +221,15 @@ def describe(plan: Plan, moments: Float64Array, baseline: Float64Array) -> Float
                 part /= spread[:, None]
                 np.clip(part, -LARGEST_DEVIATION, LARGEST_DEVIATION, out=part)
             young = baseline[:, 0] < BASELINE_STEPS
-            if young.any():
+            if np.count_nonzero(young):
                 np.copyto(part, np.nan, where=young[:, None])
     unknown = moments[:, 0] < KNOWN_WEIGHT
-    if unknown.any():
+    if np.count_nonzero(unknown):
         np.copyto(parts, np.nan, where=unknown[:, None])
     return parts.reshape(len(parts), -1).take(plan.columns, axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(NamedTuple):
     """One reading of a batch: its position, its machine's place, the time that passed, and whether the baseline steps."""
 
     at: int
@@ -279,10 +288,13 @@ class History:
             The derived features, shape (k,); NaN where the past does not say.
         """
         turn = self._turn(0, machine, seconds if counts else None)
-        if turn.gap is not None:
-            sensors = np.array(values, dtype=np.float64)[self._sources]
-            self._let_in(turn, sensors)
         here = slice(turn.place, turn.place + 1)
+        if turn.gap is not None:
+            if turn.due:
+                self._step([turn.place])
+            stays, fresh = passage(self._plan.windows, np.array([[[turn.gap]]]))
+            sensors = np.array([[values]], dtype=np.float64)[:, :, self._sources]
+            update_windows(self._moments[here], stays, fresh, sensors)
         described: Float64Array = describe(self._plan, self._moments[here], self._baseline[here])[0]
         return described
 
@@ -304,36 +316,25 @@ class History:
         Returns:
             Shape (n, k).
         """
-        count = len(machines)
-        values = np.asarray(rows, dtype=np.float64)[:, self._sources]
-        moments = np.empty((count, *self._moments.shape[1:]))
-        baseline = np.empty((count, *self._baseline.shape[1:]))
+        values = np.asarray(rows, dtype=np.float64)[:, None, self._sources]
+        described = []
         # The first reading of each machine, then the second of those that have one, and so on.
         rounds: list[list[_Turn]] = []
         seen: dict[str, int] = {}
-
-        def flush() -> None:
-            for turns in rounds:
-                self._take(turns, values)
-                at, places = [turn.at for turn in turns], [turn.place for turn in turns]
-                if len(turns) == 1:
-                    moments[at[0]], baseline[at[0]] = self._moments[places[0]], self._baseline[places[0]]
-                else:
-                    moments[at], baseline[at] = self._moments[places], self._baseline[places]
-            rounds.clear()
-            seen.clear()
-
+        begin = 0
         for at, machine in enumerate(machines):
-            if machine not in self._places and len(self._places) >= self._max:
-                flush()  # before another machine takes the place of one that is in these rounds
-            turn = self._turn(at, machine, seconds[at] if counts is None or counts[at] else None)
+            if machine not in self._places and len(self._places) >= self._max and at > begin:
+                # Another machine will take the place of one that may be in these rounds.
+                described.append(self._take(rounds, values[begin:at]))
+                rounds, seen, begin = [], {}, at
+            turn = self._turn(at - begin, machine, seconds[at] if counts is None or counts[at] else None)
             number = seen.get(machine, 0)
             seen[machine] = number + 1
             if number == len(rounds):
                 rounds.append([])
             rounds[number].append(turn)
-        flush()
-        return describe(self._plan, moments, baseline)
+        described.append(self._take(rounds, values[begin:]))
+        return described[0] if len(described) == 1 else np.concatenate(described)
 
     def state(self) -> bytes:
         """Everything that is known, for `restore`: a line of JSON, then arrays of float64 in little-endian order."""
@@ -428,27 +429,44 @@ class History:
         self._new[machine] = None
         return place
 
-    def _take(self, turns: Sequence[_Turn], values: Float64Array) -> None:
-        """Let one reading of each of several machines in."""
-        counted = [turn for turn in turns if turn.gap is not None]
-        if len(counted) <= _FEW:
-            for turn in counted:
-                self._let_in(turn, values[turn.at])
-            return
-        due = [turn.place for turn in counted if turn.due]
-        if due:
-            self._step(due)
-        places = [turn.place for turn in counted]
-        moments = self._moments[places]
-        gaps = np.array([turn.gap for turn in counted], dtype=np.float64)
-        update_windows(moments, self._plan.windows, gaps[:, None, None], values[[turn.at for turn in counted], None])
-        self._moments[places] = moments
+    def _take(self, rounds: Sequence[Sequence[_Turn]], values: Float64Array) -> Float64Array:
+        """Let readings in, and describe the past after each.
 
-    def _let_in(self, turn: _Turn, values: Float64Array) -> None:
-        """Let one reading of one machine in."""
-        if turn.due:
-            self._step([turn.place])
-        update_windows(self._moments[turn.place : turn.place + 1], self._plan.windows, turn.gap or 0.0, values)
+        Args:
+            rounds: No machine twice in one round.
+            values: Shape (n, 1, s), which the turns' `at` point into.
+
+        Returns:
+            Shape (n, k).
+        """
+        count = len(values)
+        gaps = np.zeros((count, 1, 1))
+        for turns in rounds:
+            for turn in turns:
+                if turn.gap is not None:
+                    gaps[turn.at] = turn.gap
+        stays, fresh = passage(self._plan.windows, gaps)
+        moments = np.empty((count, *self._moments.shape[1:]))
+        baseline = np.empty((count, *self._baseline.shape[1:]))
+        for turns in rounds:
+            due = [turn.place for turn in turns if turn.due]
+            if due:
+                self._step(due)
+            if len(turns) <= _FEW:
+                for at, place, gap, _ in turns:
+                    if gap is not None:
+                        here, own = slice(place, place + 1), slice(at, at + 1)
+                        update_windows(self._moments[here], stays[own], fresh[own], values[own])
+                    moments[at], baseline[at] = self._moments[place], self._baseline[place]
+                continue
+            counted = [turn for turn in turns if turn.gap is not None]
+            rows, places = [turn.at for turn in counted], [turn.place for turn in counted]
+            advanced = self._moments[places]
+            update_windows(advanced, stays[rows], fresh[rows], values[rows])
+            self._moments[places] = advanced
+            rows, places = [turn.at for turn in turns], [turn.place for turn in turns]
+            moments[rows], baseline[rows] = self._moments[places], self._baseline[places]
+        return describe(self._plan, moments, baseline)
 
     def _step(self, places: list[int]) -> None:
         """Let the baselines of some machines take a step; a machine whose baseline is known no longer counts as new."""

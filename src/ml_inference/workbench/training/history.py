@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ml_inference.model.history import LATE_IN_A_ROW, TINY, Plan, describe, update_baseline, update_windows
+from ml_inference.model.history import LATE_IN_A_ROW, TINY, Plan, describe, passage, update_baseline, update_windows
 from ml_inference.model.over_time import Derived, Statistic
 from ml_inference.workbench.writer import MachineReadings
 
@@ -312,7 +312,8 @@ def _replay(
         at = readings.starts[:active] + step
         reading = values[readings.rows[at]][:, sources].astype(np.float64)
         reading[~np.isfinite(reading)] = np.nan
-        update_windows(moments[:active], plan.windows, readings.gaps[at][:, None, None], reading[:, None, :])
+        stays, fresh = passage(plan.windows, readings.gaps[at][:, None, None])
+        update_windows(moments[:active], stays, fresh, reading[:, None, :])
         return at
 
     actives = np.searchsorted(-readings.lengths, -np.arange(1, int(readings.lengths[0]) + 1), side="right").tolist()
