@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench faults soak clean
+.PHONY: help setup demo test lint coverage bench faults soak clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,10 +31,17 @@ demo: $(READY)  ## the whole line on this machine: simulator, component, nucleus
 test: $(READY)  ## all tests
 	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile
 
-lint: $(READY)  ## ruff and mypy --strict
+lint: $(READY)  ## ruff, mypy --strict and the spelling
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+coverage: $(READY)  ## the floor under the branch coverage of what runs on a device
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest tests/unit tests/ipc --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
 
 bench: $(READY)  ## the benchmarks, each a comparison in one run
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -162,8 +162,8 @@ def test_an_input_topic_that_is_not_answered_is_asked_for_again(make_line: MakeL
 
 @pytest.mark.parametrize("profile", ["lite"])
 def test_an_unknown_key_is_a_warning(line: Line) -> None:
-    assert in_force(line, Treshold=0.9)["problems"] == {}
-    assert line.says("configuration: unknown key 'Treshold' is ignored")
+    assert in_force(line, Treshold=0.9)["problems"] == {}  # codespell:ignore
+    assert line.says("configuration: unknown key 'Treshold' is ignored")  # codespell:ignore
 
 
 @pytest.mark.parametrize("profile", ["classic"])

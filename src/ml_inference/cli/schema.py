@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ml_inference.config import Configuration
+from ml_inference.model.location import artifact_model_directory
 from ml_inference.model.manifest import Manifest, ModelError, read_manifest
 from ml_inference.scoring.outcomes import MAX_RECEIVED_CHARACTERS, JsonObject
 from ml_inference.scoring.readings import MAX_READINGS, reading_model
-from ml_inference.serving.rollout import artifact_model_directory
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBERS = {"type": "array", "items": {"type": "number"}}

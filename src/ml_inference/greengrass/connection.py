@@ -97,6 +97,10 @@ class Connection:
         self.session, self.confirmed = session, False
         return session
 
+    def give_up(self) -> None:
+        """Let no call wait any longer. May be called from a signal handler."""
+        self._connector.give_up()
+
     def confirm(self) -> None:
         """The session has proved itself: what the component needs of it is in place, and the pauses begin anew."""
         self.confirmed = True

@@ -117,7 +117,6 @@ class Component:
         load: Callable[[Path, Sequence[str]], Model] = load_checked,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connector = connector
         self._version = version
         self._timing = timing = timing or Timing()
         self._monotonic = monotonic
@@ -126,8 +125,7 @@ class Component:
         put = self._events.put
         last_good = LastGood(work_directory / "last-good")
         self._settings = Settings(overrides or {}, last_good)
-        self._counters = Counters()
-        self._intake = Intake(self._settings.current.max_queue, self._counters, monotonic=monotonic)
+        self._intake = Intake(self._settings.current.max_queue, Counters(), monotonic=monotonic)
         self._outputs = Outputs(
             self._settings.current,
             thing_name=thing_name,
@@ -168,7 +166,7 @@ class Component:
             subscription=self._subscription,
             models=self._models,
             outputs=self._outputs,
-            counters=self._counters,
+            counters=self._intake.counters,
             monotonic=monotonic,
         )
         self._worker: Worker | None = None
@@ -178,7 +176,7 @@ class Component:
     def stop(self) -> None:
         """Ask it to stop. May be called from a signal handler or another thread."""
         self._asked_to_stop = True
-        self._connector.give_up()
+        self._connection.give_up()
         self._events.put(_Stop())
 
     def run(self) -> int:
@@ -388,7 +386,7 @@ class Component:
             intake=self._intake,
             pipeline=Pipeline(model, judgement_of(self._settings.current)),
             router=self._outputs.router,
-            counters=self._counters,
+            counters=self._intake.counters,
             publish=self._outputs.local.publish,
             offer=self._outputs.offer,
             monotonic=self._monotonic,

@@ -37,6 +37,9 @@ class Intake:
         counters: Told of every message in and every message given up.
         max_bytes: Most bytes that wait.
         monotonic: Seconds of a clock that never goes back.
+
+    Attributes:
+        counters: As given.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Intake:
         self._limit = limit
         self._monotonic = monotonic
         self._max_bytes = max_bytes
-        self._counters = counters
+        self.counters = counters
         self._changed = Condition()
         # Not a dict: one that is emptied from its front looks for its first key among all those that are gone.
         self._messages: OrderedDict[int, tuple[bytes, Arrival]] = OrderedDict()
@@ -68,7 +71,7 @@ class Intake:
         with self._changed:
             if self._closed:
                 return
-            self._counters.arrived()
+            self.counters.arrived()
             while self._messages and (
                 len(self._messages) >= self._limit or self._bytes + len(payload) > self._max_bytes
             ):
@@ -108,7 +111,7 @@ class Intake:
             self._messages.clear()
             self._by_machine.clear()
             self._bytes = 0
-            self._counters.dropped(dropped)
+            self.counters.dropped(dropped)
             return dropped
 
     def resize(self, limit: int) -> None:
@@ -119,7 +122,7 @@ class Intake:
     def _give_up(self, machine: bytes) -> None:
         own = self._by_machine.get(machine)
         self._take(own[0] if own else next(iter(self._messages)))
-        self._counters.dropped()
+        self.counters.dropped()
 
     def _take(self, number: int) -> Arrival:
         machine, arrival = self._messages.pop(number)

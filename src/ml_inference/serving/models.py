@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ml_inference.config import Configuration
 from ml_inference.model.bundle import Model
+from ml_inference.model.location import artifact_model_directory
 from ml_inference.serving.exits import CannotStartError
 from ml_inference.serving.last_good import LastGood
-from ml_inference.serving.rollout import Loaded, ModelSlot, Source, artifact_model_directory
+from ml_inference.serving.rollout import Loaded, ModelSlot, Source
 
 logger = logging.getLogger(__name__)
 

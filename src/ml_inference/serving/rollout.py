@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ml_inference.backoff import Backoff
 from ml_inference.model.bundle import Model, load_model, load_verified
+from ml_inference.model.location import artifact_model_directory
 from ml_inference.model.manifest import MANIFEST_FILE, ModelCheckDeferredError, ModelError
 from ml_inference.serving.last_good import LastGood
 
@@ -24,17 +25,6 @@ LONGEST_RETRY = 900.0
 """Seconds after which a model is tried again that could not be checked because the machine was too busy."""
 
 logger = logging.getLogger(__name__)
-
-
-def artifact_model_directory() -> Path:
-    """The model that came with the component's artifact.
-
-    The artifact has the repository's layout (`src/ml_inference/`, `artifacts/model/`); an installed package carries the
-    model inside.
-    """
-    package = Path(__file__).resolve().parents[1]
-    artifact = package.parent.parent / "artifacts" / "model"
-    return artifact if artifact.is_dir() else package / "_model"
 
 
 @dataclass(frozen=True, slots=True)
