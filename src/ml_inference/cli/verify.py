@@ -71,6 +71,7 @@ class _BrokenComponentError(Exception):
 def _rehearse(arguments: argparse.Namespace) -> None:
     try:
         # Only here: it imports XGBoost and the SDK.
+        import ml_inference.cli.run  # noqa: F401, PLC0415 - as the recipe's `run` does
         from ml_inference.serving.rehearsal import rehearse  # noqa: PLC0415
 
         rehearse(arguments.directory, arguments.timeout)

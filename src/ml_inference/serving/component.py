@@ -117,7 +117,6 @@ class Component:
         load: Callable[[Path, Sequence[str]], Model] = load_checked,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._version = version
         self._timing = timing = timing or Timing()
         self._monotonic = monotonic
         self._events: SimpleQueue[object] = SimpleQueue()
@@ -185,7 +184,9 @@ class Component:
         Returns:
             The exit code.
         """
-        logger.info("version %s: ml-inference %s on Python %s", self._version, __version__, platform.python_version())
+        logger.info(
+            "version %s: ml-inference %s on Python %s", self._health.version, __version__, platform.python_version()
+        )
         try:
             while True:
                 self._supervise()

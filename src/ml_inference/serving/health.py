@@ -37,6 +37,7 @@ class Health:
         monotonic: Seconds of a clock that never goes back.
 
     Attributes:
+        version: As given.
         state: `starting`, `running` or `stopping`.
         due: When the next message is due, in seconds of the clock.
     """
@@ -54,7 +55,7 @@ class Health:
         monotonic: Callable[[], float],
     ) -> None:
         self._thing_name = thing_name
-        self._version = version
+        self.version = version
         self._settings = settings
         self._subscription = subscription
         self._models = models
@@ -80,7 +81,7 @@ class Health:
             "state": self.state,
             "timestamp": parse_timestamp(now()),
             "thing_name": self._thing_name,
-            "component_version": self._version,
+            "component_version": self.version,
             "uptime_seconds": round(self._monotonic() - self._started, 1),
             "model": self._model(),
             "counters": counts.as_message(),

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import ml_inference.cli.run  # noqa: F401 - as the recipe's `run` does
 from ml_inference.config import Configuration
 from ml_inference.delivery.routing import Message, Router
 from ml_inference.model.bundle import load_model
