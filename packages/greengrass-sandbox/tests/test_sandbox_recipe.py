@@ -195,7 +195,7 @@ def test_artifacts_and_dependencies_are_read(profile: str) -> None:
         ("x.zip", True),
         ("y.bin", False),
     ]
-    assert loaded.dependencies == ("com.example.B",)
+    assert loaded.dependencies == {"com.example.B": ">=1"}
 
 
 def test_a_build_folder_holds_one_recipe_and_its_artifacts(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_the_package_exports_what_it_promises() -> None:
 def test_every_verb_and_observer_of_the_nucleus_is_there_in_the_blocking_form() -> None:
     public = {name for name in vars(greengrass_sandbox.Nucleus) if not name.startswith("_")}
     for_operations = {
-        "answer_update", "configuration_changed", "drop_connections", "forget_streams", "has_room_for_subscription", "inject_event",
+        "access_control", "answer_update", "configuration_changed", "drop_connections", "forget_streams", "has_room_for_subscription", "inject_event",
         "report_state", "rotate_token", "stamp", "watch_configuration", "watch_updates",
     }  # fmt: skip
     blocking = {name for name in vars(greengrass_sandbox.BackgroundNucleus) if not name.startswith("_")}

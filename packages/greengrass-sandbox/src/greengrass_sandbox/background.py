@@ -12,11 +12,18 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from greengrass_sandbox.component import Component, State
 from greengrass_sandbox.faults import Faults
-from greengrass_sandbox.nucleus import VALIDATION_TIMEOUT, LogLine, Nucleus, OpenSubscription, StateChange
+from greengrass_sandbox.nucleus import (
+    UPDATE_TIMEOUT,
+    VALIDATION_TIMEOUT,
+    LogLine,
+    Nucleus,
+    OpenSubscription,
+    StateChange,
+)
 from greengrass_sandbox.profiles import ProfileName
 from greengrass_sandbox.topics import Message, Tap
 
@@ -148,9 +155,13 @@ class BackgroundComponent:
         """Stops the component; see :meth:`Component.stop`."""
         self._call(lambda: self._component.stop(grace))
 
-    def restart(self) -> None:
-        """Stops the component and starts it again."""
-        self._call(self._component.restart)
+    def restart(self, *, counted: bool = False) -> None:
+        """Stops the component and starts it again; see :meth:`Component.start`."""
+        self._call(lambda: self._component.restart(counted=counted))
+
+    def kill(self) -> None:
+        """Kills the component with SIGKILL, without another start."""
+        self._call(self._component.kill)
 
 
 class BackgroundIotCore:
@@ -179,9 +190,10 @@ class BackgroundIotCore:
 
     @property
     def messages(self) -> list[Message]:
-        """What reached the cloud, in order (the last 100,000)."""
+        """What reached the cloud, in order (the last 100,000); what is on its way is waited for."""
 
         async def copy() -> list[Message]:
+            await self._cloud.settle()
             return list(self._cloud.messages)
 
         messages: list[Message] = self._call(copy)
@@ -306,11 +318,22 @@ class BackgroundNucleus:
         artifacts: Path | None = None,
         *,
         configuration: Mapping[str, Any] | None = None,
+        others: Mapping[str, Mapping[str, Any]] | None = None,
         local: bool = False,
+        on_failure: Literal["ROLLBACK", "DO_NOTHING"] | None = None,
+        update_timeout: float = UPDATE_TIMEOUT,
     ) -> BackgroundComponent:
         """Deploys a component; see :meth:`Nucleus.deploy`. Returns the component."""
         deployment = self.call(
-            lambda nucleus: nucleus.deploy(recipe, artifacts, configuration=configuration, local=local)
+            lambda nucleus: nucleus.deploy(
+                recipe,
+                artifacts,
+                configuration=configuration,
+                others=others,
+                local=local,
+                on_failure=on_failure,
+                update_timeout=update_timeout,
+            )
         )
         return BackgroundComponent(deployment.component, self._call)
 
@@ -324,6 +347,22 @@ class BackgroundNucleus:
     ) -> None:
         """Changes a component's configuration; see :meth:`Nucleus.update_configuration`."""
         self.call(lambda nucleus: nucleus.update_configuration(name, merge, reset=reset, restart=restart))
+
+    def configure(self, changes: Mapping[str, Mapping[str, Any]], *, restart: bool | None = None) -> None:
+        """Changes the configuration of several components in one deployment; see :meth:`Nucleus.configure`."""
+        self.call(lambda nucleus: nucleus.configure(changes, restart=restart))
+
+    def kill(self) -> None:
+        """Ends the nucleus as a crash does; see :meth:`Nucleus.kill`."""
+        self.call(lambda nucleus: nucleus.kill())
+
+    def start(self) -> None:
+        """Starts the nucleus after :meth:`kill`."""
+        self.call(lambda nucleus: nucleus.start())
+
+    def restart(self) -> None:
+        """Restarts the nucleus and its components; see :meth:`Nucleus.restart`."""
+        self.call(lambda nucleus: nucleus.restart())
 
     def credentials(
         self,

@@ -1,7 +1,8 @@
 """AWS IoT Core, inside the process: what devices publish is kept and can be watched, and the way to it can be cut.
 
-On the classic runtime a publish that succeeds is *spooled*: while offline it waits in a spool of limited size, in order. Lite has no spool: offline,
-a publish fails at once, and at most ten QoS 1 messages may be unacknowledged. Nothing here leaves the process.
+On the classic runtime a publish that succeeds is *spooled*: while offline it waits in a spool of limited size, in memory and in order. Lite has no spool: a
+publish succeeds when it is written to the socket, offline it fails at once, and at most ten QoS 1 messages may be unacknowledged: what is on its
+way when the connection goes is lost. Nothing here leaves the process.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ class IotCore:
         self._tap_options = tap_options or {}
         self._stamp = stamp
         self._online = True
-        self._back_online = asyncio.Event()
-        self._back_online.set()
         self._taps: list[tuple[str, Tap[Message]]] = []
         self._subscriptions: list[tuple[str, Deliver]] = []
         self._spool: deque[Message] = deque()
         self._draining: asyncio.Task[None] | None = None
         self._unacknowledged: deque[int] = deque()
+        self._on_its_way: deque[tuple[float, Message]] = deque()
+        self._carrying: asyncio.Task[None] | None = None
+        self._connection = 0
         self._acknowledges = True
         self.messages: deque[Message] = deque(maxlen=KEPT_MESSAGES)
         self.round_trip = ROUND_TRIP
@@ -72,9 +74,8 @@ class IotCore:
     def online(self, value: bool) -> None:
         self._online = value
         if not value:
-            self._back_online.clear()
+            self._lose_what_is_on_its_way()
             return
-        self._back_online.set()
         self._acknowledge_later()
         if self._spool and (self._draining is None or self._draining.done()):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
@@ -137,20 +138,22 @@ class IotCore:
             raise CloudError("")  # lite says nothing more
         if qos > 0:
             self._occupy_window(len(payload))
-        await self._deliver(message)
+        loop = asyncio.get_running_loop()
+        self._on_its_way.append((loop.time() + min(self.round_trip, ROUND_TRIP) / 2, message))
+        if self._carrying is None or self._carrying.done():
+            self._carrying = loop.create_task(self._carry())
 
-    async def subscribe(self, topic_filter: str, deliver: Deliver) -> Callable[[], None]:
-        """Subscribes a component; waits for the connection where the runtime does.
+    def subscribe(self, topic_filter: str, deliver: Deliver) -> Callable[[], None]:
+        """Subscribes a component.
 
         Returns:
             What ends the subscription.
 
         Raises:
-            CloudError: The device is offline, on lite.
+            CloudError: The device is offline.
         """
-        if not self._online and self.spool_limit is None:
+        if not self._online:
             raise CloudError("")
-        await self._back_online.wait()
         entry = (topic_filter, deliver)
         self._subscriptions.append(entry)
 
@@ -160,10 +163,22 @@ class IotCore:
 
         return end
 
+    def restart(self) -> None:
+        """Forgets what a nucleus that ends forgets: the spool, which is in memory, and what is on its way."""
+        self._spool.clear()
+        self._lose_what_is_on_its_way()
+        self._subscriptions.clear()
+
+    async def settle(self) -> None:
+        """Waits until what is on its way has arrived or was lost."""
+        if self._carrying is not None:
+            await asyncio.wait({self._carrying})
+
     def close(self) -> None:
         """Ends every tap and whatever is still being delivered."""
-        if self._draining is not None:
-            self._draining.cancel()
+        for task in (self._draining, self._carrying):
+            if task is not None:
+                task.cancel()
         for _, tap in list(self._taps):
             tap.close()
 
@@ -182,6 +197,21 @@ class IotCore:
             await self._deliver(self._spool[0])
             self._spool.popleft()
 
+    async def _carry(self) -> None:
+        """Brings what is on its way to the cloud, half a round trip after it was sent."""
+        while self._on_its_way:
+            due, _ = self._on_its_way[0]
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            # The connection may have been lost meanwhile, and what was on its way with it.
+            if self._on_its_way and self._on_its_way[0][0] == due:
+                await self._deliver(self._on_its_way.popleft()[1])
+
+    def _lose_what_is_on_its_way(self) -> None:
+        """Lite's connection is a clean session: nothing is sent again after it. Classic's spooler holds on to its messages."""
+        self._on_its_way.clear()
+        self._unacknowledged.clear()
+        self._connection += 1
+
     def _occupy_window(self, size: int) -> None:
         full = self.window is not None and len(self._unacknowledged) >= self.window
         limit = self._profile.window_bytes
@@ -194,10 +224,11 @@ class IotCore:
         """Acknowledges the oldest after one round trip, if the cloud can be reached by then; None for all of them."""
         if self._unacknowledged:
             loop = asyncio.get_running_loop()
-            loop.call_later(self.round_trip, self._acknowledge, len(self._unacknowledged) if count is None else count)
+            waiting = len(self._unacknowledged) if count is None else count
+            loop.call_later(self.round_trip, self._acknowledge, waiting, self._connection)
 
-    def _acknowledge(self, count: int) -> None:
-        if self._online and self._acknowledges:
+    def _acknowledge(self, count: int, connection: int) -> None:
+        if self._online and self._acknowledges and connection == self._connection:
             for _ in range(min(count, len(self._unacknowledged))):
                 self._unacknowledged.popleft()
 

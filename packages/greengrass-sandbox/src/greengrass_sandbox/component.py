@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from greengrass_sandbox.process import Process, start
+from greengrass_sandbox.process import Level, Process, start
 from greengrass_sandbox.profiles import Profile
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 State = Literal["NEW", "INSTALLED", "STARTING", "RUNNING", "ERRORED", "BROKEN", "STOPPING", "FINISHED"]
 
 FAILURE_WINDOW: Final = 3600.0
-"""Seconds within which failures add up to BROKEN, on both runtimes."""
+"""Seconds within which starts that ended in failures add up to BROKEN, on both runtimes."""
 
 SHUTDOWN_TIMEOUT: Final = 15.0
 """Seconds that the classic runtime gives a shutdown script by default."""
@@ -91,7 +91,7 @@ class Component:
         work_path: Path,
         log_path: Path,
         on_state: Callable[[Component], None],
-        on_line: Callable[[str, str], None],
+        on_line: Callable[[str, str, Level], None],
     ) -> None:
         self.name = name
         self.work_path = work_path
@@ -108,6 +108,8 @@ class Component:
         self._stopping = asyncio.Event()
         self._reported_error = False
         self._exit_code: int | None = None
+        self._starts: deque[float] = deque()
+        self._unlinked = False
 
     @property
     def state(self) -> State:
@@ -192,16 +194,38 @@ class Component:
                     )
                 await asyncio.sleep(self._profile.restart_delay)
 
-    async def start(self, plan: Plan | None = None) -> None:
-        """Starts the component: a new version, or the one it has. Failures count from zero again.
+    async def start(self, plan: Plan | None = None, *, counted: bool = False) -> None:
+        """Starts the component: a new version, or the one it has. Where the runtime does so, one that is BROKEN is installed again.
+
+        Args:
+            plan: The new version.
+            counted: Whether this start adds to those that the runtime allows within an hour, as a restart over IPC does on lite; else they are
+                counted from zero, as after a deployment.
 
         Raises:
             RuntimeError: It has no version to start.
         """
-        self._plan = plan or self._plan
+        broken = self._state == "BROKEN"
+        if plan is not None:
+            self._plan, self._unlinked = plan, False
         if self._plan is None:
             raise RuntimeError(f"{self.name} has no process of its own")
         await self.stop()
+        if self._unlinked:
+            self._on_line(self.name, "the failed deployment left no unit of this component to start", "WARN")
+            self._change("BROKEN")
+            return
+        if plan is None and broken and self._profile.reinstalls:
+            try:
+                await self.install(self._plan)
+            except InstallError:
+                self._change("BROKEN")
+                return
+        if not counted:
+            self._starts.clear()
+        elif self._is_started_too_often():
+            self._change("BROKEN")
+            return
         self._stopping.clear()
         self._change("INSTALLED")
         has_step = [step for step in ("startup", "run") if self._plan.command(step) is not None]
@@ -238,10 +262,30 @@ class Component:
             process.kill()
             await process.wait()
 
-    async def restart(self) -> None:
-        """Stops the component and starts it again."""
+    async def restart(self, *, counted: bool = False) -> None:
+        """Stops the component and starts it again; see `start`."""
         await self.stop()
-        await self.start()
+        await self.start(counted=counted)
+
+    async def kill(self) -> None:
+        """Kills the component with SIGKILL, without a word and without another start."""
+        supervisor, self._supervisor = self._supervisor, None
+        self._stopping.set()
+        for process in list(self._processes):
+            process.kill()
+            await process.wait()
+        if supervisor is not None:
+            await supervisor
+        self._change("FINISHED")
+
+    def give_up(self, plan: Plan | None = None) -> None:
+        """Leaves the component BROKEN, with a new version if there is one: its installation failed and nothing is rolled back."""
+        self._plan = plan or self._plan
+        self._change("BROKEN")
+
+    def lose_unit(self) -> None:
+        """Takes away what would start it again: a failed deployment on lite does. What runs goes on."""
+        self._unlinked = True
 
     def report(self, state: State) -> None:
         """Takes the state that the component reports of itself: what the classic runtime does with UpdateState."""
@@ -263,7 +307,9 @@ class Component:
             return True
         code = await self._run_for(command, command.timeout)
         if code is None:
-            self._on_line(self.name, f"{step} took longer than its Timeout of {command.timeout:g} s and was killed")
+            self._on_line(
+                self.name, f"{step} took longer than its Timeout of {command.timeout:g} s and was killed", "WARN"
+            )
         return code == 0
 
     async def _run_shutdown_script(self) -> None:
@@ -284,26 +330,29 @@ class Component:
             process.kill()
 
     async def _supervise(self, plan: Plan, step: str, begun: asyncio.Event) -> None:
-        failures: deque[float] = deque()
         try:
             while True:
+                self._starts.append(time.monotonic())
                 failed = await self._run_once(plan, step, begun)
                 if self._stopping.is_set():
                     return
                 if not failed:
                     self._change("FINISHED")
                     return
-                failures.append(time.monotonic())
-                while failures[0] < failures[-1] - FAILURE_WINDOW:
-                    failures.popleft()
                 self._change("ERRORED")
-                if len(failures) >= self._profile.failures:
+                if self._unlinked or self._is_started_too_often():
                     self._change("BROKEN")
                     return
                 if await self._stopped_within(self._profile.restart_delay):
                     return
         finally:
             begun.set()
+
+    def _is_started_too_often(self) -> bool:
+        """Whether the runtime starts it no more: it was started three times within an hour."""
+        while self._starts and self._starts[0] < time.monotonic() - FAILURE_WINDOW:
+            self._starts.popleft()
+        return len(self._starts) >= self._profile.failures
 
     async def _stopped_within(self, delay: float) -> bool:
         try:
@@ -322,7 +371,7 @@ class Component:
         try:
             process = self._process = await self._spawn(command)
         except OSError as error:
-            self._on_line(self.name, f"cannot start: {error}")
+            self._on_line(self.name, f"cannot start: {error}", "WARN")
             return True
         try:
             if self._stopping.is_set():
@@ -353,7 +402,8 @@ class Component:
             directory=self.work_path,
             environment=command.environment,
             log_path=self.log_path,
-            on_line=lambda line: self._on_line(self.name, line),
+            on_line=lambda line, level: self._on_line(self.name, line, level),
+            separate=self._profile.separates_output,
         )
         self._processes.add(process)
         return process

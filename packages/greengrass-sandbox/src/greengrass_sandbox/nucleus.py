@@ -32,11 +32,13 @@ from greengrass_sandbox.component import Command, Component, InstallError, Plan,
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
 from greengrass_sandbox.faults import Faults, Rules
 from greengrass_sandbox.operations import EVENT_SHAPES, NucleusOperations
+from greengrass_sandbox.process import Level
 from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
 from greengrass_sandbox.pubsub import LocalBroker
 from greengrass_sandbox.recipe import Artifact, Interpolator, Recipe, RecipeError, load_recipe, locate
 from greengrass_sandbox.server import NAMESPACE, IpcServer, Stream
 from greengrass_sandbox.topics import Message, Tap
+from greengrass_sandbox.versions import satisfies
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +95,13 @@ class LogLine:
         component: The component's name.
         line: Without its end.
         time: When it was read, in seconds since 1970.
+        level: How the classic nucleus logs it: stdout as INFO and stderr as WARN, whatever the line says. Lite's journal keeps both as INFO.
     """
 
     component: str
     line: str
     time: float
+    level: Level = "INFO"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ class Nucleus:
         self._update_watchers: list[tuple[str, Stream]] = []
         self._answers: dict[tuple[str, str, str], asyncio.Future[Any]] = {}
         self._taps: list[Tap[StateChange | LogLine]] = []
+        self._stale_policies: dict[str, Any] = {}  # accessControl that is in force still, although it was changed
+        self._running = False
         self._deploying = asyncio.Lock()
         self._cleanup = contextlib.ExitStack()
         rules = Rules()
@@ -191,11 +197,86 @@ class Nucleus:
         if len(os.fsencode(self.socket_path)) > LONGEST_SOCKET_PATH:
             short = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="greengrass-"))
             self.socket_path = Path(short) / self.profile.socket_name
-        self.socket_path.unlink(missing_ok=True)
         self.faults.attach()
-        await self._server.listen(self.socket_path)
+        await self._listen()
         self._cleanup.callback(self.socket_path.unlink, missing_ok=True)
         return self
+
+    async def _listen(self) -> None:
+        self.socket_path.unlink(missing_ok=True)
+        await self._server.listen(self.socket_path)
+        self._running = True
+
+    async def kill(self) -> None:
+        """Ends the nucleus as a crash does: connections break, tokens and what was only in memory are gone, and the socket with them.
+
+        On classic the components die with it, since they are in its control group. On lite they are units of their own and run on. Neither
+        comes back before `start`.
+        """
+        await self._go_down()
+        if not self.profile.updates_in_place:
+            await asyncio.gather(*(component.kill() for component in self._components.values()))
+
+    async def start(self) -> None:
+        """Starts the nucleus after `kill`. Classic installs and starts every component again; on lite they have run on.
+
+        Raises:
+            RuntimeError: It is running.
+        """
+        if self._running:
+            raise RuntimeError("the nucleus is running")
+        await self._listen()
+        if not self.profile.updates_in_place:
+            await self._start_components()
+
+    async def restart(self) -> None:
+        """Stops the nucleus with its components, and starts it again; connections, tokens and the spool in memory are gone.
+
+        Classic runs every component's `install` again. Lite starts the units that are there: one that a failed deployment has unlinked stays dead.
+        """
+        if self._running:
+            await asyncio.gather(*(component.stop() for component in self._components.values()))
+            await self._go_down()
+        await self._listen()
+        await self._start_components()
+
+    async def _go_down(self) -> None:
+        self._running = False
+        await self._server.close()
+        self.socket_path.unlink(missing_ok=True)
+        self._tokens.clear()
+        self._stale_policies.clear()
+        self.iot_core.restart()
+
+    async def _start_components(self) -> None:
+        """Starts what is deployed, each after what it depends on."""
+        for name in self._in_order_of_dependency():
+            component = self._components[name]
+            if component.plan is None:
+                continue
+            if self.profile.reinstalls:
+                try:
+                    await component.install(component.plan)
+                except InstallError as error:
+                    logger.warning("%s", error)
+                    component.give_up()
+                    continue
+            await component.start()
+
+    def _in_order_of_dependency(self) -> list[str]:
+        ordered: dict[str, None] = {}
+
+        def add(name: str, above: tuple[str, ...] = ()) -> None:
+            if name in ordered or name in above:
+                return
+            for other in self._recipes[name].dependencies if name in self._recipes else ():
+                if other in self._components:
+                    add(other, (*above, name))
+            ordered[name] = None
+
+        for name in self._components:
+            add(name)
+        return list(ordered)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -216,7 +297,9 @@ class Nucleus:
         artifacts: Path | None = None,
         *,
         configuration: Mapping[str, Any] | None = None,
+        others: Mapping[str, Mapping[str, Any]] | None = None,
         local: bool = False,
+        on_failure: Literal["ROLLBACK", "DO_NOTHING"] | None = None,
         update_timeout: float = UPDATE_TIMEOUT,
     ) -> Deployment:
         """Deploys a component: copies and unpacks its artifacts, installs it and starts it.
@@ -225,20 +308,30 @@ class Nucleus:
             recipe: A recipe, or a folder as `gdk component build` leaves it (`recipes/` and `artifacts/`).
             artifacts: The folder that holds the files named in the recipe's URIs, directly or below `NAME/VERSION/`.
             configuration: `{"merge": {...}, "reset": ["/pointer", ...]}`, as in a deployment document.
+            others: The same for other components, by name: they belong to the same deployment, so lite restarts them.
             local: A local deployment (`ggl-cli deploy`, `greengrass-cli`): on lite archives stay packed, and configuration from a YAML recipe
                 arrives as strings.
+            on_failure: What a classic nucleus does about a failed installation; None for what it does by itself: `ROLLBACK` to what ran before, and
+                `DO_NOTHING` in a local deployment, which leaves the new version BROKEN.
             update_timeout: Seconds to wait for components that want to be asked before an update (classic).
 
         Raises:
-            DeploymentError: It failed; a version that ran before runs on.
+            DeploymentError: It failed; a version that ran before runs on, but for `DO_NOTHING`.
         """
+        if on_failure is None:
+            on_failure = "DO_NOTHING" if local else "ROLLBACK"
         try:
             path, folder = locate(recipe)
             artifacts = folder if artifacts is None else artifacts
             loaded = load_recipe(path, self.profile, local=local)
             async with self._deploying:
                 return await self._deploy(
-                    loaded, artifacts, configuration or {}, local=local, update_timeout=update_timeout
+                    loaded,
+                    artifacts,
+                    {**(others or {}), loaded.name: configuration or {}},
+                    local=local,
+                    rolls_back=self.profile.rolls_back and on_failure == "ROLLBACK",
+                    update_timeout=update_timeout,
                 )
         except (RecipeError, ConfigurationError, InstallError, OSError, ValueError, zipfile.BadZipFile) as error:
             raise DeploymentError(str(error)) from error
@@ -263,20 +356,39 @@ class Nucleus:
         Raises:
             DeploymentError: A component rejected the change, or the runtime cannot store it. Nothing changed.
         """
-        self.configuration(name)
-        defaults = self._recipes[name].defaults if name in self._recipes else {}
-        component = self._components.get(name)
+        await self.configure({name: {"merge": merge or {}, "reset": list(reset)}}, restart=restart)
+
+    async def configure(self, changes: Mapping[str, Mapping[str, Any]], *, restart: bool | None = None) -> None:
+        """Changes the configuration of several components in one deployment; see `update_configuration`.
+
+        On classic, if one of them validates its configuration, the nucleus waits for the word of all of them: one that does not validate makes the deployment
+        fail.
+
+        Args:
+            changes: `{"merge": {...}, "reset": ["/pointer", ...]}` by component.
+            restart: Whether the components restart.
+
+        Raises:
+            DeploymentError: A component rejected the change or did not answer, or the runtime cannot store it. Nothing changed.
+        """
+        for name in changes:
+            self.configuration(name)
         async with self._deploying:
-            before = self._scripts(component)
+            before = {name: self._scripts(self._components.get(name)) for name in changes}
             try:
-                await self._configure(name, defaults, {"merge": merge or {}, "reset": list(reset)}, str(uuid.uuid4()))
+                await self._configure(changes, set(changes), str(uuid.uuid4()))
             except (ConfigurationError, ValueError) as error:
                 raise DeploymentError(str(error)) from error
-            broken = component is not None and component.state == "BROKEN"
-            if restart is None:
-                restart = broken or self.profile.restarts_on_configuration or before != self._scripts(component)
-            if restart and component is not None and (broken or component.pid is not None):
-                await component.restart()
+            for name, scripts in before.items():
+                await self._restart_for_configuration(name, scripts, restart)
+
+    async def _restart_for_configuration(self, name: str, before: list[object], restart: bool | None) -> None:
+        component = self._components.get(name)
+        broken = component is not None and component.state == "BROKEN"
+        if restart is None:
+            restart = broken or self.profile.restarts_on_configuration or before != self._scripts(component)
+        if restart and component is not None and (broken or component.pid is not None):
+            await component.restart()
 
     def credentials(
         self,
@@ -398,6 +510,12 @@ class Nucleus:
         """Returns the next message's order, and the time."""
         return next(self._orders), time.time()
 
+    def access_control(self, component: str) -> Any:
+        """Returns the policies of a component that are in force; None if it has none."""
+        if component in self._stale_policies:
+            return self._stale_policies[component]
+        return _policies(self._configurations.get(component))
+
     def configuration(self, component: str) -> Configuration:
         """Returns a component's configuration.
 
@@ -492,17 +610,27 @@ class Nucleus:
     # Deployments.
 
     async def _deploy(
-        self, recipe: Recipe, artifacts: Path | None, change: Mapping[str, Any], *, local: bool, update_timeout: float
+        self,
+        recipe: Recipe,
+        artifacts: Path | None,
+        changes: Mapping[str, Mapping[str, Any]],
+        *,
+        local: bool,
+        rolls_back: bool,
+        update_timeout: float,
     ) -> Deployment:
-        missing = [
-            name for name in recipe.dependencies if not name.startswith("aws.greengrass.") and name not in self._recipes
-        ]
-        if missing:
-            raise DeploymentError(f"{recipe.name} depends on {', '.join(missing)}, which is not deployed")
+        self._check_dependencies(recipe)
+        for name in changes:
+            if name != recipe.name:
+                self.configuration(name)
         deployment = str(uuid.uuid4())
         self._configurations.setdefault(recipe.name, Configuration(self.profile))
-        before = self._configurations[recipe.name].copy()
-        await self._configure(recipe.name, recipe.defaults, change, deployment)
+        before = {name: self._configurations[name].copy() for name in changes}
+        scripts = {name: self._scripts(self._components.get(name)) for name in changes if name != recipe.name}
+        old_recipe = self._recipes.get(recipe.name)
+        same = old_recipe is not None and old_recipe.version == recipe.version
+        validated = {name for name in changes if name != recipe.name or same}
+        await self._configure(changes, validated, deployment, recipe)
         self._unpack(recipe, artifacts, unarchive=not (local and self.profile.exact_keys))
         component = self._components.get(recipe.name) or self._new_component(recipe.name)
         plan = self._plan(recipe)
@@ -514,53 +642,126 @@ class Nucleus:
         try:
             await component.install(plan)
         except InstallError:
-            if not self.profile.updates_in_place:  # classic rolls back; lite keeps the new configuration
-                self._configurations[recipe.name] = before
-                if old is not None:
-                    await component.start(old)
+            if rolls_back:
+                self._configurations.update(before)
+                await self._roll_back(component, old)
+            else:
+                self._leave_failed(component, recipe, plan)
             raise
         self._recipes[recipe.name] = recipe
         await component.start(plan)
+        for name, old_scripts in scripts.items():
+            await self._restart_for_configuration(name, old_scripts, None)
         if self.profile.component_updates:
             for _, stream in self._watching("update"):
                 await stream.event("ComponentUpdatePolicyEvents", {"postUpdateEvent": {"deploymentId": deployment}})
         return Deployment(deployment, component, recipe.version)
 
+    def _leave_failed(self, component: Component, recipe: Recipe, plan: Plan) -> None:
+        """Leaves things as a failed deployment without a rollback does; the new configuration stays on both runtimes."""
+        if self.profile.unlinks and component.plan is not None:
+            component.lose_unit()  # of the old version, which runs on
+        else:
+            self._recipes[recipe.name] = recipe
+            component.give_up(plan)
+
+    def _check_dependencies(self, recipe: Recipe) -> None:
+        """Raises DeploymentError for a dependency that is not deployed, or not in a version that will do."""
+        for name, requirement in recipe.dependencies.items():
+            if name.startswith("aws.greengrass."):
+                continue  # AWS's own components are taken for granted
+            if name not in self._recipes:
+                raise DeploymentError(f"{recipe.name} depends on {name}, which is not deployed")
+            version = self._recipes[name].version
+            if not satisfies(version, requirement):
+                raise DeploymentError(f"{recipe.name} needs {name} {requirement}, and {version} is deployed")
+
+    async def _roll_back(self, component: Component, old: Plan | None) -> None:
+        """Goes back to what ran before. A component whose recipe has a `Timeout` that is an integer reads as changed, so it starts anew, too."""
+        if old is not None:
+            with contextlib.suppress(InstallError):
+                await component.install(old)
+            await component.start(old)
+        for name in self._in_order_of_dependency():
+            other = self._components[name]
+            if other is component or other.plan is None or other.pid is None:
+                continue
+            if any(step.timeout_is_integer for step in self._recipes[name].steps.values()):
+                with contextlib.suppress(InstallError):
+                    await other.install(other.plan)
+                await other.restart()
+
     async def _configure(
-        self, name: str, defaults: Mapping[str, Any], change: Mapping[str, Any], deployment: str
+        self,
+        changes: Mapping[str, Mapping[str, Any]],
+        validated: set[str],
+        deployment: str,
+        recipe: Recipe | None = None,
     ) -> None:
-        """Resets, fills in defaults, merges; asks validating components first; then stores and tells."""
+        """Resets, fills in defaults, merges; asks validating components first; then stores and tells.
+
+        Args:
+            changes: What to merge and reset, by component.
+            validated: The components whose version stays; only they are asked whether their configuration is valid.
+            deployment: The deployment's id.
+            recipe: The recipe that is deployed, whose defaults replace those of its component's last recipe.
+        """
+        proposed, changed = {}, {}
+        for name, change in changes.items():
+            known = recipe if recipe is not None and recipe.name == name else self._recipes.get(name)
+            proposed[name], changed[name] = self._propose(name, known.defaults if known else {}, change)
+        changed = {name: paths for name, paths in changed.items() if paths}
+        await self._ask_for_validation({name: proposed[name] for name in changed if name in validated}, deployment)
+        for name in changed:
+            self._delay_policies(name, proposed[name])
+            self._configurations[name] = proposed[name]
+        for name, paths in changed.items():
+            await self.configuration_changed(name, paths)
+
+    def _propose(
+        self, name: str, defaults: Mapping[str, Any], change: Mapping[str, Any]
+    ) -> tuple[Configuration, list[KeyPath]]:
         proposed = self._configurations[name].copy()
         changed: dict[KeyPath, None] = {}
         for pointer in change.get("reset", ()):
             changed.update(dict.fromkeys(proposed.reset(pointer)))
         changed.update(dict.fromkeys(proposed.apply_defaults(defaults)))
         changed.update(dict.fromkeys(proposed.merge((), change.get("merge", {}), time.time())))
-        if changed:
-            await self._ask_for_validation(name, proposed, deployment)
-            self._configurations[name] = proposed
-            await self.configuration_changed(name, list(changed))
+        return proposed, list(changed)
 
-    async def _ask_for_validation(self, name: str, proposed: Configuration, deployment: str) -> None:
-        for component, stream in self._watching("validate"):
-            if component != name:
-                continue
-            request = {"configuration": proposed.read(), "deploymentId": deployment}
-            answer = await self._ask(
-                "validate",
-                stream,
-                deployment,
-                ("ValidateConfigurationUpdateEvents", {"validateConfigurationUpdateEvent": request}),
-                self._validation_timeout,
+    def _delay_policies(self, name: str, proposed: Configuration) -> None:
+        """Keeps the old policies of a connected component in force for a moment: classic tells of a change before they are replaced."""
+        old, new = (_policies(configuration) for configuration in (self._configurations[name], proposed))
+        if self.profile.policy_delay and old != new and name in self.connections:
+            self._stale_policies.setdefault(name, old)
+            asyncio.get_running_loop().call_later(self.profile.policy_delay, self._stale_policies.pop, name, None)
+
+    async def _ask_for_validation(self, proposed: Mapping[str, Configuration], deployment: str) -> None:
+        """Asks the components that validate. If any does, all that are to be changed must answer: classic waits for those, too, that never will."""
+        streams = {name: stream for name, stream in self._watching("validate") if name in proposed}
+        if not streams:
+            return
+        answers = await asyncio.gather(
+            *(self._ask_whether_valid(stream, proposed[name], deployment) for name, stream in streams.items())
+        )
+        for name, answer in zip(streams, answers, strict=True):
+            if answer is not None and answer.get("status") != "ACCEPTED":
+                reason = answer.get("message") or "no reason given"
+                raise DeploymentError(f"{name} rejected its configuration: {reason}")
+        silent = [name for name, answer in zip(streams, answers, strict=True) if answer is None]
+        deaf = sorted(set(proposed) - set(streams))
+        if deaf and not silent:
+            await asyncio.sleep(self._validation_timeout)
+        if silent or deaf:
+            raise DeploymentError(
+                f"{', '.join(silent + deaf)} did not validate its configuration within {self._validation_timeout:g} s"
             )
-            if answer is None:
-                raise DeploymentError(
-                    f"{name} did not validate its configuration within {self._validation_timeout:g} s"
-                )
-            if answer.get("status") != "ACCEPTED":
-                raise DeploymentError(
-                    f"{name} rejected its configuration: {answer.get('message') or 'no reason given'}"
-                )
+
+    async def _ask_whether_valid(self, stream: Stream, proposed: Configuration, deployment: str) -> Any:
+        request = {"configuration": proposed.read(), "deploymentId": deployment}
+        event = {"validateConfigurationUpdateEvent": request}
+        question = ("ValidateConfigurationUpdateEvents", event)
+        return await self._ask("validate", stream, deployment, question, self._validation_timeout)
 
     async def _ask_before_update(self, deployment: str, limit: float) -> None:
         """Asks every component that wants to be asked; waits while they defer, and for silent ones until the limit."""
@@ -622,7 +823,7 @@ class Nucleus:
             work_path=work_path,
             log_path=self.root / "logs" / f"{name}.log",
             on_state=self._state_changed,
-            on_line=lambda who, line: self._tell(LogLine(who, line, time.time())),
+            on_line=lambda who, line, level: self._tell(LogLine(who, line, time.time(), level)),
         )
         return component
 
@@ -700,6 +901,13 @@ class Nucleus:
             "GGC_VERSION": self.profile.version,
             "GG_ROOT_CA_PATH": str(self.root / "AmazonRootCA1.pem"),
         }
+
+
+def _policies(configuration: Configuration | None) -> Any:
+    try:
+        return None if configuration is None else configuration.read(("accessControl",))
+    except (KeyError, ConfigurationError):
+        return None
 
 
 def _write_python(folder: Path, interpreter: Path | str) -> None:

@@ -16,7 +16,7 @@ from greengrass_sandbox.access import MQTT_PROXY, PUBSUB, is_allowed
 from greengrass_sandbox.cloud import CloudError, IotCore
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
 from greengrass_sandbox.profiles import Profile
-from greengrass_sandbox.pubsub import LocalBroker, Subscription
+from greengrass_sandbox.pubsub import LocalBroker, Subscription, as_doubles
 from greengrass_sandbox.server import NAMESPACE, OperationError, Reply, Stream
 from greengrass_sandbox.topics import Message, has_wildcard
 
@@ -50,6 +50,9 @@ class Host(Protocol):
 
     def configuration(self, component: str) -> Configuration:
         """Returns a component's configuration; KeyError for a stranger."""
+
+    def access_control(self, component: str) -> Any:
+        """Returns the policies of a component that are in force; None if it has none."""
 
     async def configuration_changed(self, component: str, paths: list[KeyPath]) -> None:
         """Tells subscribers of changed leaves."""
@@ -100,10 +103,6 @@ class NucleusOperations:
                 "SendConfigurationValidityReport": self._send_validity_report,
             }
 
-    def may_block(self, operation: str) -> bool:
-        """Whether the operation can wait for the network: a cloud subscription, where there is a spool."""
-        return operation == NAMESPACE + "SubscribeToIoTCore" and self._host.profile.spool is not None
-
     async def execute(self, stream: Stream, operation: str, body: Mapping[str, Any]) -> Reply:
         """Carries out a request.
 
@@ -140,6 +139,7 @@ class NucleusOperations:
             raise OperationError("ServiceError", "Failed to publish the message.")
         order, time = self._host.stamp()
         if sent[0][0] == "jsonMessage":
+            value = self._number_format(value)
             payload = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
             message = Message(topic, payload, "json", stream.component, order, time)
         else:
@@ -195,7 +195,7 @@ class NucleusOperations:
             await stream.event("IoTCoreMessage", {"message": content})
 
         try:
-            end = await self._host.iot_core.subscribe(topic_filter, deliver)
+            end = self._host.iot_core.subscribe(topic_filter, deliver)
         except CloudError as error:
             raise OperationError("ServiceError", str(error)) from None
         stream.resource = topic_filter
@@ -223,7 +223,7 @@ class NucleusOperations:
         return Reply({"componentName": component, "value": value})
 
     async def _update_configuration(self, stream: Stream, body: Mapping[str, Any]) -> Reply:
-        path, value, time = _key_path(body), body.get("valueToMerge"), body.get("timestamp")
+        path, value, time = _key_path(body), self._number_format(body.get("valueToMerge")), body.get("timestamp")
         if "valueToMerge" not in body or not isinstance(time, (int, float)):
             raise OperationError("InvalidArgumentsError", "Received invalid parameters.")
         if path[:1] == ("accessControl",) or (not path and isinstance(value, Mapping) and "accessControl" in value):
@@ -291,15 +291,17 @@ class NucleusOperations:
         return Reply({})
 
     def _authorize(self, stream: Stream, service: str, resource: str) -> None:
-        try:
-            policies = self._host.configuration(stream.component).read(("accessControl",))
-        except (KeyError, ConfigurationError):
-            policies = None
-        if not is_allowed(policies, service, stream.operation, resource):
+        if not is_allowed(self._host.access_control(stream.component), service, stream.operation, resource):
             text = "IPC Operation not authorized."
             if self._host.profile.component_updates:
                 text = f"Principal {stream.component} is not authorized to perform {service}:{stream.operation} on resource {resource}"
             raise OperationError("UnauthorizedError", text)
+
+    def _number_format(self, value: Any) -> Any:
+        try:
+            return as_doubles(value) if self._host.profile.doubles else value
+        except OverflowError:
+            raise OperationError("ServiceError", "A number is too large.") from None
 
     def _check_room(self) -> None:
         if not self._host.has_room_for_subscription():
@@ -325,7 +327,6 @@ _RESTRICTED: Final = frozenset(
         "VerifyClientDeviceIdentity",
         "AuthorizeClientDeviceAction",
         "SubscribeToCertificateUpdates",
-        "GetSecretValue",
     }
 )
 
@@ -353,8 +354,10 @@ def _decode_base64(value: Any) -> bytes:
 
 def _check_cloud_publish(topic: str, payload: bytes) -> None:
     slashes = MAX_TOPIC_SLASHES + (3 if topic.startswith("$aws/rules/") else 0)
-    if has_wildcard(topic) or not topic:
-        raise OperationError("InvalidArgumentsError", "The topic must not be empty and must not contain a wildcard")
+    if has_wildcard(topic):
+        raise OperationError("ServiceError", "Publish topic must not contain a wildcard")
+    if not topic:
+        raise OperationError("InvalidArgumentsError", "The topic must not be empty")
     if len(topic.encode()) > MAX_TOPIC_BYTES or topic.count("/") > slashes:
         raise OperationError("InvalidArgumentsError", "The topic is too long or has too many slashes")
     if len(payload) > MAX_CLOUD_PAYLOAD:

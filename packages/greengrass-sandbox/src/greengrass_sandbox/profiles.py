@@ -1,6 +1,6 @@
 """What differs between the two runtimes, as numbers and switches.
 
-Everything here was read in the runtimes' sources or measured on a running nucleus lite 2.6.0; nothing here may be a guess about what
+Everything here was read in the runtimes' sources or measured on a running nucleus lite 2.6.0 and a running classic nucleus 2.18.2; nothing here may be a guess about what
 would be convenient. The rest of the package asks the profile and never the profile's name.
 """
 
@@ -28,7 +28,9 @@ class Profile:
         connections: Connections at a time, of all components.
         subscriptions: Subscriptions at a time, of all components.
         send_timeout: Seconds that one unread message blocks the whole nucleus; None where messages wait in memory instead.
-        refuses_with_answer: Whether a wrong token is answered before the connection closes.
+        answers_pings: Whether a PING is answered, and an error's text is where the SDK reads it.
+        doubles: Whether every number of a JSON message and of UpdateConfiguration becomes a floating-point number.
+        strict_levels: Whether `#` stands for at least one level, and empty levels at the end of a topic do not count (classic's local broker).
         closes_answered_streams: Whether the response to a request without events also ends the stream.
         receive_modes: Whether `ReceiveMode` is honoured; where not, everybody hears their own messages.
         checks_publish_topic: Whether a wildcard, the length and the depth of a topic are checked before publishing.
@@ -41,6 +43,11 @@ class Profile:
         recipe_limit: Longest recipe, in bytes.
         paths_end_in_slash: Whether `{artifacts:path}` and its like end in a slash.
         cuts_unknown: Whether a `{` that opens no known variable cuts the script there; where not, it is left as written.
+        policy_delay: Seconds for which a changed `accessControl` is not yet in force when a component hears of the change.
+        rolls_back: Whether a failed deployment from the cloud goes back to what ran before.
+        reinstalls: Whether `install` runs again after BROKEN, at each start of the nucleus and at a rollback.
+        separates_output: Whether output on stderr is told from output on stdout, as WARN and INFO.
+        unlinks: Whether a failed installation leaves the old version running without its unit, so that it is not started again.
         updates_in_place: Whether a new version installs while the old one still runs.
         restarts_on_configuration: Whether every configuration deployment restarts the component, or only one that changes a script.
         install_attempts: Times that a failing install is tried.
@@ -64,7 +71,9 @@ class Profile:
     connections: int | None
     subscriptions: int | None
     send_timeout: float | None
-    refuses_with_answer: bool
+    answers_pings: bool
+    doubles: bool
+    strict_levels: bool
     closes_answered_streams: bool
     receive_modes: bool
     checks_publish_topic: bool
@@ -77,6 +86,11 @@ class Profile:
     recipe_limit: int | None
     paths_end_in_slash: bool
     cuts_unknown: bool
+    policy_delay: float
+    rolls_back: bool
+    reinstalls: bool
+    separates_output: bool
+    unlinks: bool
     updates_in_place: bool
     restarts_on_configuration: bool
     install_attempts: int
@@ -91,17 +105,19 @@ class Profile:
 
 CLASSIC: Final = Profile(
     name="classic",
-    version="2.14.0",
+    version="2.18.2",
     socket_name="ipc.socket",
     request_limit=16 * 1024 * 1024,  # the protocol's own limit
     reply_limit=16 * 1024 * 1024,
     request_memory=None,
     event_memory=None,
-    depth=None,
+    depth=255,  # the nesting limit of Gson
     connections=None,
     subscriptions=None,
     send_timeout=None,
-    refuses_with_answer=True,
+    answers_pings=True,
+    doubles=True,
+    strict_levels=True,
     closes_answered_streams=True,
     receive_modes=True,
     checks_publish_topic=True,
@@ -114,6 +130,11 @@ CLASSIC: Final = Profile(
     recipe_limit=None,
     paths_end_in_slash=False,
     cuts_unknown=False,
+    policy_delay=1.0,
+    rolls_back=True,
+    reinstalls=True,
+    separates_output=True,
+    unlinks=False,
     updates_in_place=False,
     restarts_on_configuration=False,
     install_attempts=3,
@@ -138,7 +159,9 @@ LITE: Final = Profile(
     connections=50,
     subscriptions=100,
     send_timeout=5.0,  # SO_SNDTIMEO of ggipcd's sockets
-    refuses_with_answer=False,
+    answers_pings=False,
+    doubles=False,
+    strict_levels=False,
     closes_answered_streams=False,
     receive_modes=False,
     checks_publish_topic=False,
@@ -151,6 +174,11 @@ LITE: Final = Profile(
     recipe_limit=8196,
     paths_end_in_slash=True,
     cuts_unknown=True,
+    policy_delay=0.0,
+    rolls_back=False,
+    reinstalls=False,
+    separates_output=False,
+    unlinks=True,
     updates_in_place=True,
     restarts_on_configuration=True,
     install_attempts=3,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from greengrass_sandbox.profiles import Profile
-from greengrass_sandbox.topics import Message, Tap, matches
+from greengrass_sandbox.topics import Message, Tap, matches, matches_strictly
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,19 @@ def object_memory(value: Any) -> int:
     if isinstance(value, Mapping):
         return _PAIR * len(value) + sum(map(object_memory, value.values()))
     return _OBJECT * len(value) + sum(map(object_memory, value)) if isinstance(value, list) else 0
+
+
+def as_doubles(value: Any) -> Any:
+    """Returns a JSON value with every integer as a floating-point number: what the classic nucleus makes of it.
+
+    Raises:
+        OverflowError: An integer is larger than every floating-point number.
+    """
+    if isinstance(value, dict):
+        return {key: as_doubles(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_doubles(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +75,7 @@ class LocalBroker:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._matches = matches_strictly if profile.strict_levels else matches
         self._subscriptions: list[Subscription] = []
         self._taps: list[tuple[str, Tap[Message]]] = []
         self._changed = asyncio.Event()
@@ -81,7 +95,8 @@ class LocalBroker:
     def has_subscriber(self, topic: str, component: str | None = None) -> bool:
         """Whether a message on this topic would reach a component; None for any."""
         return any(
-            matches(each.topic_filter, topic) and component in (None, each.component) for each in self._subscriptions
+            self._matches(each.topic_filter, topic) and component in (None, each.component)
+            for each in self._subscriptions
         )
 
     async def changed(self) -> None:
@@ -106,7 +121,7 @@ class LocalBroker:
         limit = self._profile.event_memory
         deadly = limit is not None and message.kind == "json" and _ENVELOPE + object_memory(value) > limit
         for subscription in list(self._subscriptions):
-            if not matches(subscription.topic_filter, message.topic):
+            if not self._matches(subscription.topic_filter, message.topic):
                 continue
             if message.component == subscription.component and not subscription.own:
                 continue

@@ -65,11 +65,13 @@ class Step:
         script: With its variables still in it.
         environment: The step's `Setenv`, with variables.
         timeout: In seconds.
+        timeout_is_integer: Whether the recipe has it as a number, not as text. The classic nucleus takes such a step for changed at a rollback.
     """
 
     script: str
     environment: Mapping[str, str]
     timeout: float
+    timeout_is_integer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Recipe:
         name: The component's name.
         version: Its version.
         defaults: `DefaultConfiguration`.
-        dependencies: Names of the components it depends on.
+        dependencies: The components it depends on, each with the versions that will do (`>=1.0.0 <2.0.0`, "" for any).
         environment: The `Setenv` of the whole lifecycle, with variables.
         steps: The lifecycle's scripts by name: `install`, `run`, `startup`, `bootstrap`, `shutdown`.
         artifacts: The files it needs.
@@ -90,7 +92,7 @@ class Recipe:
     name: str
     version: str
     defaults: Mapping[str, Any]
-    dependencies: tuple[str, ...]
+    dependencies: Mapping[str, str]
     environment: Mapping[str, str]
     steps: Mapping[str, Step]
     artifacts: tuple[Artifact, ...]
@@ -123,7 +125,7 @@ def load_recipe(source: Path | Mapping[str, Any], profile: Profile, *, local: bo
         name=name,
         version=version,
         defaults=defaults,
-        dependencies=tuple(top.section("ComponentDependencies").keys()),
+        dependencies=_dependencies(top.section("ComponentDependencies")),
         environment=_environment(lifecycle),
         steps=dict(_steps(lifecycle)),
         artifacts=tuple(_artifacts(manifest)),
@@ -223,6 +225,11 @@ def _fits(manifest: _Section, profile: Profile) -> bool:
     return is_regex and not profile.exact_keys and re.fullmatch(architecture[1:-1], mine) is not None
 
 
+def _dependencies(section: _Section) -> dict[str, str]:
+    names = section.keys()
+    return {name: str(section.section(name).get("VersionRequirement") or "") for name in names}
+
+
 def _environment(section: _Section) -> dict[str, str]:
     values = section.section("Setenv")
     return {key: str(values.get(key)) for key in values.keys()}  # noqa: SIM118  a section is no mapping
@@ -243,7 +250,8 @@ def _steps(lifecycle: _Section) -> Iterator[tuple[str, Step]]:
             timeout = float(step.get("Timeout") or DEFAULT_TIMEOUT)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"the Timeout of {name} is no number") from error
-        yield name, Step(step.text("Script"), _environment(step), timeout)
+        integer = isinstance(step.get("Timeout"), int)
+        yield name, Step(step.text("Script"), _environment(step), timeout, integer)
 
 
 def _artifacts(manifest: _Section) -> Iterator[Artifact]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,8 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_MESSAGE, APPLICATION_ERROR, PING, PING_RESPONSE, CONNECT, CONNECT_ACK = range(6)
 CONNECTION_ACCEPTED, TERMINATE_STREAM = 1, 2
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 NAMESPACE: Final = "aws.greengrass#"
-
-REFUSAL_GRACE: Final = 1.0
-"""Seconds that a refused component gets to hang up by itself, where a refusal is answered."""
 
 
 class OperationError(Exception):
@@ -62,9 +61,6 @@ class Operations(Protocol):
 
     async def execute(self, stream: Stream, operation: str, body: Mapping[str, Any]) -> Reply:
         """Carries out one request; raises OperationError."""
-
-    def may_block(self, operation: str) -> bool:
-        """Whether carrying it out can take so long that later requests of the connection must not wait for it."""
 
 
 class Stream:
@@ -178,7 +174,7 @@ class Connection:
     async def send_error(self, stream: Stream, error: OperationError) -> None:
         """Answers with an error, which ends the stream."""
         # Lite names the text `_message`, which the SDK does not read: there the error comes without text.
-        text = "message" if self._profile.refuses_with_answer else "_message"
+        text = "message" if self._profile.answers_pings else "_message"
         payload = json.dumps({text: error.message, "_errorCode": error.code}).encode()
         headers = self._headers(APPLICATION_ERROR, stream.id, TERMINATE_STREAM, NAMESPACE + error.code)
         await self._send(encode(Frame(headers, payload)))
@@ -318,11 +314,6 @@ class IpcServer:
                 await self._rules.wait_while_stalled(connection.component)
                 if not connection.component:
                     if not await self._shake_hands(connection, frame):
-                        # An answer that is followed by a hang-up at once can be lost on the way: the component hangs up.
-                        with contextlib.suppress(asyncio.TimeoutError):
-                            await asyncio.wait_for(
-                                reader.read(), REFUSAL_GRACE if self._profile.refuses_with_answer else 0
-                            )
                         return
                 else:
                     await self._handle(connection, frame)
@@ -332,12 +323,10 @@ class IpcServer:
             raise CodecError("the first message is no CONNECT")
         try:
             token = json.loads(frame.payload).get("authToken")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise CodecError("CONNECT without a token") from error
         component = self._authenticate(token) if frame.text(":version") == "0.1.0" and isinstance(token, str) else None
         if component is None or self._rules.refuses(component):
-            if self._profile.refuses_with_answer:
-                await connection.send_control(CONNECT_ACK)
             logger.warning("a connection was refused for its token")
             return False
         connection.component = component
@@ -347,7 +336,7 @@ class IpcServer:
     async def _handle(self, connection: Connection, frame: Frame) -> None:
         number, kind = frame.integer(":stream-id"), frame.integer(":message-type")
         if number == 0:
-            if kind == PING and self._profile.refuses_with_answer:
+            if kind == PING and self._profile.answers_pings:
                 await connection.send_control(PING_RESPONSE, payload=frame.payload)
                 return
             raise CodecError(f"message type {kind} on stream 0")
@@ -368,7 +357,7 @@ class IpcServer:
         stream = connection.streams[number] = Stream(connection, number, operation)
         rule = self._rules.take(connection.component, operation.removeprefix(NAMESPACE))
         answering = self._answer(connection, stream, frame, rule)
-        if (rule is not None and rule.action != "never") or self._operations.may_block(operation):
+        if rule is not None and rule.action != "never":
             self.spawn(answering)
         else:
             await answering
@@ -400,10 +389,7 @@ class IpcServer:
                 connection.streams.pop(stream.id, None)
 
     async def _execute(self, stream: Stream, payload: bytes) -> Reply:
-        try:
-            body = json.loads(payload or b"{}")
-        except (ValueError, RecursionError):
-            raise OperationError("ServiceError") from None
+        body = self._parse(payload or b"{}")
         if not isinstance(body, dict) or not self._is_readable(body):
             raise OperationError("ServiceError")
         try:
@@ -414,6 +400,18 @@ class IpcServer:
             logger.exception("%s of %s failed in the sandbox itself", stream.operation, stream.component)
             raise OperationError("ServiceError", "The sandbox failed, see its log") from None
 
+    def _parse(self, payload: bytes) -> Any:
+        """Returns a request's JSON. Half a surrogate pair, which UTF-8 cannot hold, is a `?` on classic and no JSON for lite."""
+        errors = "strict" if self._profile.exact_keys else "replace"
+        try:
+            text = payload.decode(errors=errors)
+            body = json.loads(text)
+            if "\\u" in text and _LONE_SURROGATE.search(json.dumps(body, ensure_ascii=False)):
+                body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors=errors))
+        except (ValueError, RecursionError):
+            raise OperationError("ServiceError") from None
+        return body
+
     def _is_readable(self, body: Any) -> bool:
         """Whether the runtime's memory suffices to parse a request."""
         depth, memory = self._profile.depth, self._profile.request_memory
@@ -421,5 +419,9 @@ class IpcServer:
 
 
 def _depth(value: Any) -> int:
-    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if below is None else 1 + max(map(_depth, below), default=0)
+    """Returns how deep maps and lists are nested; level by level, since a request may be deeper than this interpreter's stack."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [item for each in level for item in (each.values() if isinstance(each, dict) else each)]
+    return depth

@@ -39,6 +39,22 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(given)
 
 
+def matches_strictly(topic_filter: str, topic: str) -> bool:
+    """Whether a topic filter matches a topic in the classic nucleus's local broker.
+
+    As measured on 2.18.2: `a/#` does not match `a`, and `a/` is the same as `a`, in filters and in topics.
+    """
+    wanted, given = topic_filter.rstrip("/").split("/"), topic.rstrip("/").split("/")
+    for index, level in enumerate(wanted):
+        if index >= len(given):
+            return False
+        if level == "#":
+            return index == len(wanted) - 1
+        if level not in ("+", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message seen on the device or on its way to the cloud.
