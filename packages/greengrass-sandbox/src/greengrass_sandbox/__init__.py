@@ -22,6 +22,8 @@ from greengrass_sandbox.nucleus import (
 )
 from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
 from greengrass_sandbox.recipe import Recipe, RecipeError, load_recipe
+from greengrass_sandbox.services import ClientDevices, Metric
+from greengrass_sandbox.shadows import Shadows
 from greengrass_sandbox.topics import Message, Tap
 
 __version__ = "1.0.0"
@@ -34,6 +36,7 @@ __all__ = [
     "BackgroundNucleus",
     "BackgroundTap",
     "BrokenComponentError",
+    "ClientDevices",
     "Component",
     "Configuration",
     "ConfigurationError",
@@ -43,6 +46,7 @@ __all__ = [
     "IotCore",
     "LogLine",
     "Message",
+    "Metric",
     "Nucleus",
     "OpenSubscription",
     "PendingFault",
@@ -50,6 +54,7 @@ __all__ = [
     "ProfileName",
     "Recipe",
     "RecipeError",
+    "Shadows",
     "State",
     "StateChange",
     "Tap",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 PUBSUB: Final = "aws.greengrass.ipc.pubsub"
 MQTT_PROXY: Final = "aws.greengrass.ipc.mqttproxy"
+CLI: Final = "aws.greengrass.Cli"
 
 _ESCAPE_OR_STAR: Final = re.compile(r"\$\{([^}]*)\}|(\*)")
 

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
@@ -25,6 +25,8 @@ from greengrass_sandbox.nucleus import (
     StateChange,
 )
 from greengrass_sandbox.profiles import ProfileName
+from greengrass_sandbox.services import ClientDevices, Metric
+from greengrass_sandbox.shadows import Shadows
 from greengrass_sandbox.topics import Message, Tap
 
 _Result = TypeVar("_Result")
@@ -233,6 +235,8 @@ class BackgroundNucleus:
         environment: What components inherit; by default the environment of this process.
         python: What `python3` is in recipes; see :class:`Nucleus`.
         validation_timeout: Seconds that a deployment waits for a component's word on its configuration; see :class:`Nucleus`.
+        secrets: Secrets by id, or a JSON file of them; see :class:`Nucleus`.
+        services: AWS components that are taken for deployed; see :class:`Nucleus`.
     """
 
     def __init__(
@@ -245,6 +249,8 @@ class BackgroundNucleus:
         environment: Mapping[str, str] | None = None,
         python: Path | str | None = sys.executable,
         validation_timeout: float = VALIDATION_TIMEOUT,
+        secrets: Path | Mapping[str, Any] | None = None,
+        services: Iterable[str] = (),
     ) -> None:
         self._make = functools.partial(
             Nucleus,
@@ -255,6 +261,8 @@ class BackgroundNucleus:
             environment=environment,
             python=python,
             validation_timeout=validation_timeout,
+            secrets=secrets,
+            services=services,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="greengrass-sandbox", daemon=True)
@@ -303,6 +311,21 @@ class BackgroundNucleus:
         return self.nucleus.faults
 
     @property
+    def shadows(self) -> Shadows:
+        """The shadows on the device."""
+        return self.nucleus.shadows
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What PutComponentMetric brought."""
+        return self.nucleus.metrics
+
+    @property
+    def client_devices(self) -> ClientDevices:
+        """Devices that client-device operations know."""
+        return self.nucleus.client_devices
+
+    @property
     def socket_path(self) -> Path:
         """The IPC socket."""
         return self.nucleus.socket_path
@@ -322,6 +345,7 @@ class BackgroundNucleus:
         local: bool = False,
         on_failure: Literal["ROLLBACK", "DO_NOTHING"] | None = None,
         update_timeout: float = UPDATE_TIMEOUT,
+        until_stable: bool = False,
     ) -> BackgroundComponent:
         """Deploys a component; see :meth:`Nucleus.deploy`. Returns the component."""
         deployment = self.call(
@@ -333,6 +357,7 @@ class BackgroundNucleus:
                 local=local,
                 on_failure=on_failure,
                 update_timeout=update_timeout,
+                until_stable=until_stable,
             )
         )
         return BackgroundComponent(deployment.component, self._call)
@@ -351,6 +376,30 @@ class BackgroundNucleus:
     def configure(self, changes: Mapping[str, Mapping[str, Any]], *, restart: bool | None = None) -> None:
         """Changes the configuration of several components in one deployment; see :meth:`Nucleus.configure`."""
         self.call(lambda nucleus: nucleus.configure(changes, restart=restart))
+
+    def remove(self, name: str) -> None:
+        """Removes a component; see :meth:`Nucleus.remove`."""
+        self.call(lambda nucleus: nucleus.remove(name))
+
+    def create_local_deployment(self, request: Mapping[str, Any]) -> str:
+        """Begins a local deployment and returns its id; see :meth:`Nucleus.create_local_deployment`."""
+
+        async def create(nucleus: Nucleus) -> str:
+            return nucleus.create_local_deployment(request)
+
+        return self.call(create)
+
+    def deployment_status(self, identity: str | None = None) -> list[dict[str, Any]]:
+        """Returns the status of one local deployment or of all."""
+
+        async def status(nucleus: Nucleus) -> list[dict[str, Any]]:
+            return nucleus.deployment_status(identity)
+
+        return self.call(status)
+
+    def rotate_certificates(self) -> None:
+        """Sends every subscriber of server certificates a new one."""
+        self.call(lambda nucleus: nucleus.rotate_certificates())
 
     def kill(self) -> None:
         """Ends the nucleus as a crash does; see :meth:`Nucleus.kill`."""

@@ -34,6 +34,10 @@ TAIL_BYTES: Final = 16_384
 """Bytes at the end of a log that its last lines are looked for in."""
 
 
+RECOVER_TIMEOUT: Final = 60.0
+"""Seconds that the classic runtime gives a recover script by default."""
+
+
 class InstallError(Exception):
     """An install script that failed at each attempt."""
 
@@ -283,6 +287,36 @@ class Component:
         self._plan = plan or self._plan
         self._change("BROKEN")
 
+    def pause(self) -> None:
+        """Freezes its processes.
+
+        Raises:
+            RuntimeError: It is not running.
+        """
+        if self._state != "RUNNING" or self._process is None:
+            raise RuntimeError(f"{self.name} is not running, and cannot be paused")
+        self._process.freeze()
+
+    def resume(self) -> None:
+        """Lets frozen processes go on.
+
+        Raises:
+            RuntimeError: It is not running.
+        """
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running, and cannot be resumed")
+        self._process.thaw()
+
+    async def stays_up(self, seconds: float) -> bool:
+        """Waits until it is BROKEN (False), or FINISHED, or has been up for so many seconds (True)."""
+        while True:
+            pid, state = self.pid, self._state
+            if state in ("BROKEN", "FINISHED"):
+                return state == "FINISHED"
+            await asyncio.sleep(seconds)
+            if self._state == "RUNNING" and self.pid == pid:
+                return True
+
     def lose_unit(self) -> None:
         """Takes away what would start it again: a failed deployment on lite does. What runs goes on."""
         self._unlinked = True
@@ -319,6 +353,12 @@ class Component:
         if command is not None and await self._run_for(command, min(command.timeout, SHUTDOWN_TIMEOUT)) is None:
             logger.warning("the shutdown script of %s was killed", self.name)
 
+    async def _recover(self, plan: Plan) -> None:
+        """Runs what classic runs after each failure; lite ignores it."""
+        command = None if self._profile.exact_keys else plan.command("recover")
+        if command is not None and await self._run_for(command, min(command.timeout, RECOVER_TIMEOUT)) is None:
+            logger.warning("the recover script of %s was killed", self.name)
+
     async def _run_for(self, command: Command, limit: float) -> int | None:
         """Runs a script to its end and returns its exit code; None if it had to be killed."""
         process = await self._spawn(command)
@@ -340,6 +380,7 @@ class Component:
                     self._change("FINISHED")
                     return
                 self._change("ERRORED")
+                await self._recover(plan)
                 if self._unlinked or self._is_started_too_often():
                     self._change("BROKEN")
                     return

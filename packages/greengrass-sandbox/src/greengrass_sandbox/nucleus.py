@@ -21,15 +21,17 @@ import tempfile
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, cast
 
+from greengrass_sandbox.certificates import make_certificate
 from greengrass_sandbox.cloud import IotCore
 from greengrass_sandbox.component import Command, Component, InstallError, Plan, State
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
+from greengrass_sandbox.deployments import DeploymentRequest, LocalDeployment, find_recipes, in_order, read_request
 from greengrass_sandbox.faults import Faults, Rules
 from greengrass_sandbox.operations import EVENT_SHAPES, NucleusOperations
 from greengrass_sandbox.process import Level
@@ -37,6 +39,8 @@ from greengrass_sandbox.profiles import Profile, ProfileName, profile_named
 from greengrass_sandbox.pubsub import LocalBroker
 from greengrass_sandbox.recipe import Artifact, Interpolator, Recipe, RecipeError, load_recipe, locate
 from greengrass_sandbox.server import NAMESPACE, IpcServer, Stream
+from greengrass_sandbox.services import SECRET_MANAGER, ClientDevices, Metric
+from greengrass_sandbox.shadows import Shadows
 from greengrass_sandbox.topics import Message, Tap
 from greengrass_sandbox.versions import satisfies
 
@@ -48,6 +52,9 @@ LONGEST_SOCKET_PATH: Final = 107
 VALIDATION_TIMEOUT: Final = 20.0
 UPDATE_TIMEOUT: Final = 60.0
 """Seconds that a classic deployment waits for the answers of components, by default."""
+
+STABLE_AFTER: Final = 1.5
+"""Seconds for which a component must stay up to count as started; longer than the runtimes' pause before another start."""
 
 EXIT_GRACE: Final = 5.0
 """Seconds that components get to stop when the nucleus ends, at most."""
@@ -135,12 +142,17 @@ class Nucleus:
         python: What `python3`, `python` and `pip` are in the scripts of recipes: by default the interpreter that runs this process; None for what the
             inherited PATH says.
         validation_timeout: Seconds that a deployment waits for a component's word on its new configuration (classic).
+        secrets: Secrets by id, or a JSON file of them: a text, or a map with `secretString`, `versionId` and `versionStage` (classic).
+        services: AWS components that are taken for deployed although no component depends on them, such as `aws.greengrass.ShadowManager`.
 
     Attributes:
         profile: The runtime's limits and habits.
         local: The local broker.
         iot_core: The cloud.
         faults: What can go wrong, to order.
+        shadows: The shadows on the device.
+        metrics: What PutComponentMetric brought.
+        client_devices: Devices that client-device operations know.
     """
 
     def __init__(
@@ -153,8 +165,21 @@ class Nucleus:
         environment: Mapping[str, str] | None = None,
         python: Path | str | None = sys.executable,
         validation_timeout: float = VALIDATION_TIMEOUT,
+        secrets: Path | Mapping[str, Any] | None = None,
+        services: Iterable[str] = (),
     ) -> None:
         self.profile: Profile = profile_named(profile)
+        self.shadows = Shadows()
+        self.secrets: Mapping[str, Any] = (
+            json.loads(secrets.read_text()) if isinstance(secrets, Path) else secrets or {}
+        )
+        self.metrics: list[Metric] = []
+        self.client_devices = ClientDevices()
+        self._services = {*services, *([SECRET_MANAGER] if secrets is not None else [])}
+        self._local_deployments: dict[str, LocalDeployment] = {}
+        self._sources: dict[tuple[str, str], tuple[Path, Path | None]] = {}
+        self._certificate_watchers: list[Stream] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self.root = root.absolute()
         self.thing_name = thing_name
         self.region = region
@@ -282,6 +307,9 @@ class Nucleus:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(component.end(EXIT_GRACE) for component in self._components.values()))
         finally:
             await self._server.close()
@@ -301,6 +329,7 @@ class Nucleus:
         local: bool = False,
         on_failure: Literal["ROLLBACK", "DO_NOTHING"] | None = None,
         update_timeout: float = UPDATE_TIMEOUT,
+        until_stable: bool = False,
     ) -> Deployment:
         """Deploys a component: copies and unpacks its artifacts, installs it and starts it.
 
@@ -314,9 +343,11 @@ class Nucleus:
             on_failure: What a classic nucleus does about a failed installation; None for what it does by itself: `ROLLBACK` to what ran before, and
                 `DO_NOTHING` in a local deployment, which leaves the new version BROKEN.
             update_timeout: Seconds to wait for components that want to be asked before an update (classic).
+            until_stable: Whether to wait until the component has stayed up for a moment, or has finished, as a deployment's status does; otherwise this
+                returns when it has been started.
 
         Raises:
-            DeploymentError: It failed; a version that ran before runs on, but for `DO_NOTHING`.
+            DeploymentError: It failed; a version that ran before runs on, but for `DO_NOTHING`. With `until_stable`: its script ended too often.
         """
         if on_failure is None:
             on_failure = "DO_NOTHING" if local else "ROLLBACK"
@@ -325,7 +356,7 @@ class Nucleus:
             artifacts = folder if artifacts is None else artifacts
             loaded = load_recipe(path, self.profile, local=local)
             async with self._deploying:
-                return await self._deploy(
+                deployment = await self._deploy(
                     loaded,
                     artifacts,
                     {**(others or {}), loaded.name: configuration or {}},
@@ -335,6 +366,11 @@ class Nucleus:
                 )
         except (RecipeError, ConfigurationError, InstallError, OSError, ValueError, zipfile.BadZipFile) as error:
             raise DeploymentError(str(error)) from error
+        if until_stable and not await deployment.component.stays_up(STABLE_AFTER):
+            raise DeploymentError(
+                f"{loaded.name} {loaded.version} is BROKEN: its script ended {self.profile.failures} times"
+            )
+        return deployment
 
     async def update_configuration(
         self,
@@ -561,6 +597,164 @@ class Nucleus:
         """Whether the runtime takes one more subscription."""
         return self.profile.subscriptions is None or self._server.subscriptions < self.profile.subscriptions
 
+    def has_service(self, name: str) -> bool:
+        """Whether an AWS component is on this device: asked for, or needed by what is deployed."""
+        return name in self._services or any(name in recipe.dependencies for recipe in self._recipes.values())
+
+    def token_owner(self, token: str) -> str | None:
+        """Returns the component that a token belongs to; None for a wrong one."""
+        return self._tokens.get(token)
+
+    def component_details(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Returns name, version, state and configuration of one component or of all, as GetComponentDetails has them.
+
+        Raises:
+            KeyError: There is no such component.
+        """
+        chosen = self._components.values() if name is None else [self._components[name]]
+        return [
+            {
+                "componentName": component.name,
+                "version": component.version or "",
+                "state": component.state,
+                "configuration": self._configurations[component.name].read(),
+            }
+            for component in chosen
+        ]
+
+    async def manage(self, name: str, action: str) -> None:
+        """Does `restart`, `stop`, `pause` or `resume` to a component; the first two go on after this returns, as on a device.
+
+        Raises:
+            KeyError: There is no such component.
+            RuntimeError: It is not in a state for that.
+        """
+        component = self._components[name]
+        if action == "pause":
+            component.pause()
+        elif action == "resume":
+            component.resume()
+        elif action == "stop":
+            self._spawn(component.stop())
+        elif component.plan is None:
+            raise RuntimeError(f"{name} has no process of its own")
+        else:
+            self._spawn(component.restart(counted=self.profile.unlinks))
+
+    def create_local_deployment(self, request: Mapping[str, Any]) -> str:
+        """Begins a local deployment and returns its id; `deployment_status` says what becomes of it.
+
+        Args:
+            request: The body of CreateLocalDeployment.
+
+        Raises:
+            ValueError: It cannot be read.
+        """
+        wanted, deployment = read_request(request), LocalDeployment()
+        self._local_deployments[deployment.id] = deployment
+        self._spawn(self._deploy_locally(deployment, wanted))
+        return deployment.id
+
+    def cancel_local_deployment(self, identity: str) -> None:
+        """Cancels a local deployment that has not begun.
+
+        Raises:
+            KeyError: There is no such deployment.
+            RuntimeError: It has begun.
+        """
+        deployment = self._local_deployments[identity]
+        if deployment.status != "QUEUED":
+            raise RuntimeError(f"Deployment {identity} is {deployment.status}")
+        deployment.status = "CANCELED"
+
+    def deployment_status(self, identity: str | None = None) -> list[dict[str, Any]]:
+        """Returns the status of one local deployment or of all, as GetLocalDeploymentStatus has it.
+
+        Raises:
+            KeyError: There is no such deployment.
+        """
+        known = self._local_deployments
+        return [each.as_answer() for each in (known.values() if identity is None else [known[identity]])]
+
+    async def _deploy_locally(self, deployment: LocalDeployment, wanted: DeploymentRequest) -> None:
+        await asyncio.sleep(0)  # it is queued at first
+        if deployment.status == "CANCELED":
+            return
+        deployment.status = "IN_PROGRESS"
+        try:
+            await self._carry_out(wanted)
+        except (DeploymentError, RecipeError, OSError, KeyError, ValueError) as error:
+            deployment.status, deployment.error = "FAILED", str(error)
+            logger.warning("local deployment %s failed: %s", deployment.id, error)
+        else:
+            deployment.status = "SUCCEEDED"
+
+    async def _carry_out(self, wanted: DeploymentRequest) -> None:
+        stored = {key: (path, load_recipe(path, self.profile)) for key, (path, _) in self._sources.items()}
+        recipes = stored | find_recipes(wanted.recipes, self.profile)
+        for name in wanted.remove:
+            await self.remove(name)
+        configured = dict(wanted.configurations)
+        deployed = {name: recipe.version for name, recipe in self._recipes.items()}
+        for path in list(in_order(wanted.add, recipes, deployed)):
+            recipe = load_recipe(path, self.profile, local=True)
+            _, artifacts = self._sources.get((recipe.name, recipe.version), (None, None))
+            change = configured.pop(recipe.name, {})
+            await self.deploy(
+                path,
+                wanted.artifacts or artifacts,
+                configuration=change,
+                local=True,
+                on_failure=wanted.on_failure,
+                until_stable=True,
+            )
+        if configured:
+            await self.configure(configured)
+
+    async def remove(self, name: str) -> None:
+        """Removes a component as a deployment without it does; its work folder stays.
+
+        Raises:
+            KeyError: There is no such component.
+        """
+        async with self._deploying:
+            component = self._components[name]
+            await component.stop()
+            for known in (self._components, self._recipes, self._configurations):
+                known.pop(name, None)
+
+    def watch_certificates(self, stream: Stream) -> Callable[[], None]:
+        """Adds a subscriber of server certificates, who gets the first one soon; returns what removes it."""
+        self._certificate_watchers.append(stream)
+        self._spawn(self._send_certificate([stream]))
+        return lambda: self._certificate_watchers.remove(stream)
+
+    async def rotate_certificates(self) -> None:
+        """Sends every subscriber of server certificates a new one.
+
+        Raises:
+            CertificateError: There is no `openssl` on this machine.
+        """
+        await self._send_certificate(list(self._certificate_watchers))
+
+    async def _send_certificate(self, streams: list[Stream]) -> None:
+        update = await make_certificate(self.thing_name)
+        for stream in streams:
+            await stream.event("CertificateUpdateEvent", {"certificateUpdate": update})
+
+    def _spawn(self, action: Coroutine[Any, Any, None]) -> None:
+        """Does something beside everything else, until the nucleus ends; what goes wrong with it is logged."""
+
+        async def run() -> None:
+            try:
+                await action
+            except Exception:
+                logger.exception("a task of the nucleus failed")
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # What fault verbs need (greengrass_sandbox.faults.Target).
 
     def drop_connections(self, component: str | None) -> int:
@@ -649,6 +843,7 @@ class Nucleus:
                 self._leave_failed(component, recipe, plan)
             raise
         self._recipes[recipe.name] = recipe
+        self._sources[recipe.name, recipe.version] = (self._stored_recipe(recipe), artifacts)
         await component.start(plan)
         for name, old_scripts in scripts.items():
             await self._restart_for_configuration(name, old_scripts, None)
@@ -802,17 +997,29 @@ class Nucleus:
     def _unpack(self, recipe: Recipe, artifacts: Path | None, *, unarchive: bool) -> None:
         packed = self.root / "packages/artifacts" / recipe.name / recipe.version
         unpacked = self.root / "packages/artifacts-unarchived" / recipe.name / recipe.version
-        found = [(artifact, _find_artifact(recipe, artifact, artifacts)) for artifact in recipe.artifacts]
+        found = []
+        for artifact in recipe.artifacts:
+            if artifact.is_image:
+                logger.warning("%s: %s is not pulled; Docker on this machine stands in", recipe.name, artifact.uri)
+            else:
+                found.append((artifact, _find_artifact(recipe, artifact, artifacts)))
         for folder in (packed, unpacked):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
+        # Whatever lies in the version's own folder of artifacts comes with a local deployment, named in the recipe or not.
+        own = None if artifacts is None else artifacts / recipe.name / recipe.version
+        if own is not None and own.is_dir():
+            shutil.copytree(own, packed, dirs_exist_ok=True)
         for artifact, source in found:
             shutil.copyfile(source, packed / artifact.file_name)
             if artifact.unarchive and unarchive:
                 with zipfile.ZipFile(source) as archive:  # modes are ignored, as on a device
                     archive.extractall(unpacked / Path(artifact.file_name).stem)
+        self._stored_recipe(recipe).write_text(recipe.text)
+
+    def _stored_recipe(self, recipe: Recipe) -> Path:
         suffix = "json" if recipe.text.lstrip().startswith("{") else "yaml"
-        (self.root / "packages/recipes" / f"{recipe.name}-{recipe.version}.{suffix}").write_text(recipe.text)
+        return self.root / "packages/recipes" / f"{recipe.name}-{recipe.version}.{suffix}"
 
     def _new_component(self, name: str) -> Component:
         work_path = self.root / "work" / name
@@ -861,7 +1068,7 @@ class Nucleus:
         )
 
         def command(step: str) -> Command | None:
-            if step not in recipe.steps:
+            if step not in recipe.steps or interpolator.is_skipped(recipe, step):
                 return None
             script, setenv = interpolator.script(recipe, step)
             environment = self._component_environment(recipe.name)
@@ -934,4 +1141,9 @@ def _find_artifact(recipe: Recipe, artifact: Artifact, folder: Path | None) -> P
     for place in places:
         if place.is_file():
             return place
-    raise DeploymentError(f"the artifact {artifact.uri} is not in {folder}")
+    looked = " nor ".join(map(str, places)) or "no folder of artifacts was given"
+    raise DeploymentError(
+        f"{recipe.name} {recipe.version} needs the artifact {artifact.uri}; nothing is fetched, a file stands in for it: neither {looked}"
+        if places
+        else f"{recipe.name} {recipe.version} needs the artifact {artifact.uri}, and {looked}"
+    )

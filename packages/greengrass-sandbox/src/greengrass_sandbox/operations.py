@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 from greengrass_sandbox.access import MQTT_PROXY, PUBSUB, is_allowed
 from greengrass_sandbox.cloud import CloudError, IotCore
 from greengrass_sandbox.configuration import Configuration, ConfigurationError, KeyPath
-from greengrass_sandbox.profiles import Profile
 from greengrass_sandbox.pubsub import LocalBroker, Subscription, as_doubles
 from greengrass_sandbox.server import NAMESPACE, OperationError, Reply, Stream
+from greengrass_sandbox.services import ServiceHost, Services
 from greengrass_sandbox.topics import Message, has_wildcard
 
 MAX_TOPIC_BYTES: Final = 256
@@ -34,14 +34,14 @@ EVENT_SHAPES: Final = {
     "SubscribeToConfigurationUpdate": "ConfigurationUpdateEvents",
     "SubscribeToComponentUpdates": "ComponentUpdatePolicyEvents",
     "SubscribeToValidateConfigurationUpdates": "ValidateConfigurationUpdateEvents",
+    "SubscribeToCertificateUpdates": "CertificateUpdateEvent",
 }
 """The type of each subscription's events."""
 
 
-class Host(Protocol):
+class Host(ServiceHost, Protocol):
     """What operations need of the nucleus."""
 
-    profile: Profile
     local: LocalBroker
     iot_core: IotCore
 
@@ -50,9 +50,6 @@ class Host(Protocol):
 
     def configuration(self, component: str) -> Configuration:
         """Returns a component's configuration; KeyError for a stranger."""
-
-    def access_control(self, component: str) -> Any:
-        """Returns the policies of a component that are in force; None if it has none."""
 
     async def configuration_changed(self, component: str, paths: list[KeyPath]) -> None:
         """Tells subscribers of changed leaves."""
@@ -95,6 +92,7 @@ class NucleusOperations:
             "SubscribeToConfigurationUpdate": self._subscribe_to_configuration_update,
             "UpdateState": self._update_state,
         }
+        self._handlers |= Services(host).handlers
         if host.profile.component_updates:
             self._handlers |= {
                 "SubscribeToComponentUpdates": self._subscribe_to_component_updates,
@@ -112,11 +110,8 @@ class NucleusOperations:
         name = operation.removeprefix(NAMESPACE)
         handler = self._handlers.get(name)
         if handler is None:
-            # Lite knows no other operation; classic asks for an authorization that no component of this package's users has.
-            restricted = self._host.profile.component_updates and name in _RESTRICTED
             raise OperationError(
-                "UnauthorizedError" if restricted else "ServiceError",
-                f"{name} is not to be had here" if restricted else "",
+                "ServiceError", f"{name} is not supported" if self._host.profile.component_updates else ""
             )
         return await handler(stream, body)
 
@@ -211,7 +206,7 @@ class NucleusOperations:
         return int(qos)
 
     async def _get_configuration(self, stream: Stream, body: Mapping[str, Any]) -> Reply:
-        component, path = body.get("componentName") or stream.component, _key_path(body)
+        component, path = _component(body, stream), _key_path(body)
         try:
             value = self._host.configuration(component).read(path)
         except KeyError:
@@ -245,7 +240,7 @@ class NucleusOperations:
         return Reply({})
 
     async def _subscribe_to_configuration_update(self, stream: Stream, body: Mapping[str, Any]) -> Reply:
-        component, path = body.get("componentName") or stream.component, _key_path(body)
+        component, path = _component(body, stream), _key_path(body)
         try:
             known = self._host.configuration(component).has(path)
         except KeyError:
@@ -308,34 +303,18 @@ class NucleusOperations:
             raise OperationError("ServiceError", "Failed to bind subscription.")
 
 
-_RESTRICTED: Final = frozenset(
-    {
-        "ListComponents",
-        "GetComponentDetails",
-        "RestartComponent",
-        "StopComponent",
-        "PauseComponent",
-        "ResumeComponent",
-        "CreateLocalDeployment",
-        "CancelLocalDeployment",
-        "GetLocalDeploymentStatus",
-        "ListLocalDeployments",
-        "CreateDebugPassword",
-        "PutComponentMetric",
-        "ValidateAuthorizationToken",
-        "GetClientDeviceAuthToken",
-        "VerifyClientDeviceIdentity",
-        "AuthorizeClientDeviceAction",
-        "SubscribeToCertificateUpdates",
-    }
-)
-
-
 def _text(body: Mapping[str, Any], key: str) -> str:
     value = body.get(key)
     if not isinstance(value, str):
         raise OperationError("ServiceError", "Received invalid parameters.")
     return value
+
+
+def _component(body: Mapping[str, Any], stream: Stream) -> str:
+    name = body.get("componentName")
+    if name is not None and not isinstance(name, str):
+        raise OperationError("ServiceError", "Received invalid parameters.")
+    return name or stream.component
 
 
 def _key_path(body: Mapping[str, Any]) -> KeyPath:

@@ -64,12 +64,21 @@ class Process:
             Whether the script ended by itself within the grace.
         """
         self._signal(signal.SIGTERM)
+        self.thaw()  # one that is frozen could not answer
         try:
             await asyncio.wait_for(asyncio.shield(self._process.wait()), grace)
         except asyncio.TimeoutError:
             self._signal(signal.SIGKILL)
             return False
         return True
+
+    def freeze(self) -> None:
+        """Stops the group in its tracks (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets a frozen group go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Sends SIGKILL to the group."""

@@ -10,6 +10,7 @@ import json
 import logging
 import platform
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ class Artifact:
     unarchive: bool
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is a container image, which Docker would pull."""
+        return self.uri.lower().startswith("docker:")
+
+    @property
     def file_name(self) -> str:
         """The last part of the URI."""
         return self.uri.rstrip("/").rsplit("/", 1)[-1]
@@ -66,12 +72,14 @@ class Step:
         environment: The step's `Setenv`, with variables.
         timeout: In seconds.
         timeout_is_integer: Whether the recipe has it as a number, not as text. The classic nucleus takes such a step for changed at a rollback.
+        skip_if: When the step is skipped: `onpath PROGRAM` or `exists FILE`, with variables. Lite ignores it.
     """
 
     script: str
     environment: Mapping[str, str]
     timeout: float
     timeout_is_integer: bool = False
+    skip_if: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,7 @@ class Recipe:
         defaults: `DefaultConfiguration`.
         dependencies: The components it depends on, each with the versions that will do (`>=1.0.0 <2.0.0`, "" for any).
         environment: The `Setenv` of the whole lifecycle, with variables.
-        steps: The lifecycle's scripts by name: `install`, `run`, `startup`, `bootstrap`, `shutdown`.
+        steps: The lifecycle's scripts by name: `install`, `run`, `startup`, `bootstrap`, `shutdown`, `recover`.
         artifacts: The files it needs.
         text: The recipe as it was read.
     """
@@ -194,35 +202,86 @@ def _parse_yaml(text: str, *, strings: bool) -> Any:
 
 def _choose_manifest(top: _Section, profile: Profile) -> tuple[_Section, _Section]:
     """Returns the first manifest for this machine, and its lifecycle."""
-    for manifest in top.sections("Manifests"):
-        if not _fits(manifest, profile):
+    manifests = top.sections("Manifests")
+    shared = top.section("Lifecycle")
+    if not manifests and shared.keys() and not profile.runtime_required:
+        return _without_manifests(shared, exact=profile.exact_keys)
+    reasons = []
+    for number, manifest in enumerate(manifests, start=1):
+        reason = _misfit(manifest, profile)
+        if reason is not None:
+            reasons.append(f"manifest {number}: {reason}")
             continue
         lifecycle = manifest.section("Lifecycle")
         if not lifecycle.keys():
-            shared = top.section("Lifecycle")
-            for selection in manifest.get("Selections") or ["all"]:
-                if selection in ("all", "linux") and shared.get(selection):
-                    lifecycle = shared.section(selection)
+            lifecycle = _selected(shared, manifest.get("Selections"), lifecycle)
         if lifecycle.keys() or not profile.runtime_required:
             return manifest, lifecycle
-    raise RecipeError("no manifest of the recipe is for this runtime and machine")
+        reasons.append(f"manifest {number}: it has no lifecycle, and this runtime needs one script at least")
+    raise RecipeError(
+        "no manifest of the recipe is for this runtime and machine" + "".join(f"; {reason}" for reason in reasons)
+    )
 
 
-def _fits(manifest: _Section, profile: Profile) -> bool:
+def _without_manifests(shared: _Section, *, exact: bool) -> tuple[_Section, _Section]:
+    """Returns what stands for the manifest of a recipe that has none, and the shared lifecycle's part for this machine."""
+    empty = _Section({}, exact=exact)
+    return empty, _selected(shared, None, empty)
+
+
+def _selected(shared: _Section, selections: Any, otherwise: _Section) -> _Section:
+    for selection in selections if isinstance(selections, list) else ["all"]:
+        if selection in ("all", "linux") and shared.get(selection):
+            otherwise = shared.section(selection)
+    return otherwise
+
+
+def _misfit(manifest: _Section, profile: Profile) -> str | None:
+    """Returns why a manifest is not for this runtime and machine; None if it is."""
     wanted = manifest.section("Platform")
-    runtime, system, architecture = wanted.get("runtime"), wanted.get("os"), wanted.get("architecture")
+    mine = {"os": "linux", "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine())}
     if profile.runtime_required:
         if manifest.get("Platform") is None:
             raise RecipeError("Platform not provided: this runtime needs one in every manifest")
-        if runtime not in ("*", "aws_nucleus_lite") or system not in ("linux", "*", "all"):
-            return False
-    elif runtime not in (None, "*", "aws_nucleus_classic") or system not in (None, "linux", "*", "all"):
-        return False
-    mine = _ARCHITECTURES.get(platform.machine(), platform.machine())
-    if architecture in (None, "*", mine):
+        return _misfit_on_lite(wanted, mine)
+    mine |= {"runtime": "aws_nucleus_classic", "architecture.detail": platform.machine()}
+    for key in wanted.keys():  # noqa: SIM118  a section is no mapping
+        value, have = wanted.get(key), mine.get(key.lower())
+        if not _attribute_fits(value, have):
+            return f"{key} is {value!r}, " + (f"here it is {have!r}" if have else "which is unknown here")
+    return None
+
+
+def _misfit_on_lite(wanted: _Section, mine: Mapping[str, str]) -> str | None:
+    for key in ("runtime", "os", "architecture"):
+        if wanted.get(key) is not None and not isinstance(wanted.get(key), str):
+            raise RecipeError(f"Platform {key} is invalid: this runtime takes a string, no list and no map")
+    runtime, system, architecture = wanted.get("runtime"), wanted.get("os"), wanted.get("architecture")
+    if runtime is None:
+        return "Platform has no runtime, so it is for the classic nucleus only"
+    if runtime not in ("*", "aws_nucleus_lite"):
+        return f"runtime is {runtime!r}, not '*' or 'aws_nucleus_lite'"
+    if system not in ("linux", "*", "all"):
+        return f"os is {system!r}, not 'linux', 'all' or '*'"
+    if architecture not in (None, "", "*", mine["architecture"]):
+        return f"architecture is {architecture!r}, here it is {mine['architecture']!r} (no regular expressions on this runtime)"
+    return None
+
+
+def _attribute_fits(wanted: Any, mine: str | None) -> bool:
+    """Whether classic takes a platform attribute: a value, `*`, `any`, `all`, `/a regular expression/`, or a list of them."""
+    if isinstance(wanted, list):
+        return any(_attribute_fits(each, mine) for each in wanted)
+    if wanted is None or wanted in ("*", "any", "all"):
         return True
-    is_regex = isinstance(architecture, str) and len(architecture) > 1 and architecture[0] == architecture[-1] == "/"
-    return is_regex and not profile.exact_keys and re.fullmatch(architecture[1:-1], mine) is not None
+    if not isinstance(wanted, str) or mine is None:
+        return False
+    if len(wanted) > 1 and wanted[0] == wanted[-1] == "/":
+        try:
+            return re.fullmatch(wanted[1:-1], mine) is not None
+        except re.error as error:
+            raise RecipeError(f"{wanted!r} is no regular expression: {error}") from error
+    return wanted.lower() == mine.lower()
 
 
 def _dependencies(section: _Section) -> dict[str, str]:
@@ -236,7 +295,7 @@ def _environment(section: _Section) -> dict[str, str]:
 
 
 def _steps(lifecycle: _Section) -> Iterator[tuple[str, Step]]:
-    for name in ("bootstrap", "install", "startup", "run", "shutdown"):
+    for name in ("bootstrap", "install", "startup", "run", "shutdown", "recover"):
         found = lifecycle.get(name)
         if found is None:
             continue
@@ -251,7 +310,8 @@ def _steps(lifecycle: _Section) -> Iterator[tuple[str, Step]]:
         except (TypeError, ValueError) as error:
             raise RecipeError(f"the Timeout of {name} is no number") from error
         integer = isinstance(step.get("Timeout"), int)
-        yield name, Step(step.text("Script"), _environment(step), timeout, integer)
+        skip_if = step.get("Skipif")
+        yield name, Step(step.text("Script"), _environment(step), timeout, integer, str(skip_if) if skip_if else None)
 
 
 def _artifacts(manifest: _Section) -> Iterator[Artifact]:
@@ -304,6 +364,19 @@ class Interpolator:
         except _UnknownVariableError as error:
             logger.warning("%s: the %s script is cut off at %s, as on nucleus lite", self.component, step, error)
         return "".join(written), {}
+
+    def is_skipped(self, recipe: Recipe, step: str) -> bool:
+        """Whether a step's `Skipif` holds: `onpath PROGRAM` or `exists FILE`. Lite ignores it."""
+        condition = recipe.steps[step].skip_if
+        if condition is None or self.profile.exact_keys:
+            return False
+        kind, _, text = self._lenient(condition).strip().partition(" ")
+        if kind.lower() == "onpath":
+            return shutil.which(text.strip()) is not None
+        if kind.lower() == "exists":
+            return Path(text.strip()).exists()
+        logger.warning("%s: the %s script has a Skipif that is neither onpath nor exists", self.component, step)
+        return False
 
     def _strict(self, text: str, *, escape: bool = False) -> Iterator[str]:
         """Yields the text piece by piece until a brace that lite does not know."""
