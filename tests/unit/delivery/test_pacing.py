@@ -14,6 +14,7 @@ from ml_inference.delivery.pacing import (
     FIRST_RATE,
     GROWTH,
     LONGEST_PAUSE,
+    LONGEST_STEP,
     MAXIMUM_RATE,
     MINIMUM_RATE,
     OFFLINE_PAUSE,
@@ -214,3 +215,13 @@ def test_as_soon_as_every_message_is_answered_the_wait_has_an_end(steps: list[tu
             on_the_way -= 1
         assert MINIMUM_RATE <= pacer.rate <= MAXIMUM_RATE
         assert on_the_way or pacer.wait() <= LONGEST_PAUSE
+
+
+def test_a_long_wait_for_an_answer_counts_as_little_growth(pacer: Pacer, clock: Clock) -> None:
+    for _ in range(int(BURST) + 1):
+        go(pacer, clock)  # the pace is made use of
+    before = pacer.rate
+    clock.moment += 3.0
+    pacer.succeeded()
+    assert LONGEST_STEP <= 0.1
+    assert pacer.rate - before <= GROWTH * LONGEST_STEP**3 + 1e-9

@@ -314,3 +314,33 @@ def test_the_worst_rejection_fits() -> None:
     (message,) = make(error_topic="e" * 200 + "/{equipmentId}").errors(Outcome((error,), batch=True))
     assert len(message.payload) <= payload_limit(message.topic)
     assert (read(message)["correlation_id"], read(message)["equipment_id"]) == (mark, machine)
+
+
+def test_every_part_of_a_batch_to_the_cloud_has_room_for_its_id_whatever_the_sizes() -> None:
+    router = make()
+    for length in range(64):
+        outcome = Outcome(
+            tuple(result(f"machine-{'x' * length}", index=index) for index in range(60)), batch=True, correlation_id=7
+        )
+        messages, _ = router.cloud(outcome)
+        documents = [read(message) for message in messages]
+        assert [item["index"] for document in documents for item in document["results"]] == list(range(60)), length
+        assert all(len(message.payload) <= payload_limit(message.topic) for message in messages)
+
+
+def test_with_changes_the_machine_that_was_silent_the_longest_is_forgotten_first(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_inference.delivery.routing.MAX_MACHINES", 2)
+    router = make(clock, cloud_publish="changes", health_interval_seconds=60)
+
+    def heard(machine: str) -> bool:
+        return bool(router.cloud(Outcome((result(machine),)))[0])
+
+    assert heard("first")
+    assert heard("second")
+    clock.moment += 60
+    assert heard("first")  # now "second" is the one that was silent the longest
+    assert heard("third")
+    assert not heard("first")
+    assert heard("second")

@@ -74,3 +74,14 @@ def test_a_tree_with_any_json_in_it_comes_back(kept: LastGood) -> None:
     tree = {"a": [1, 2.5, None, True, "ü\ud800"], "b": {"c": {}}}
     kept.keep_configuration(tree)
     assert kept.configuration() == tree == json.loads(json.dumps(tree))
+
+
+def test_what_an_interrupted_copy_left_is_not_taken_for_part_of_the_model(
+    kept: LastGood, tmp_path: Path, model_directory: Path
+) -> None:
+    leftover = kept.model_directory.with_name("model.new")
+    leftover.mkdir(parents=True)
+    (leftover / "manifest.sig").write_text("of another model")
+    kept.keep_model(load_model(model_directory))
+    assert {path.name for path in kept.model_directory.iterdir()} == {"manifest.json", "booster.ubj"}
+    assert not leftover.exists()

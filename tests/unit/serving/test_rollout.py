@@ -13,6 +13,7 @@ import pytest
 from ml_inference.model import manifest
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.manifest import ModelCheckDeferredError, ModelError
+from ml_inference.serving.last_good import LastGood
 from ml_inference.serving.rollout import (
     FIRST_RETRY,
     Loaded,
@@ -265,3 +266,14 @@ def test_a_model_from_elsewhere_is_first_opened_in_a_child_process(
     assert verified == [models["1.0.0"]]
     with pytest.raises(ModelError):
         load_checked(models["2.0.0"].parent, ())
+
+
+def test_what_was_last_good_stands_in_for_a_first_model_only(models: dict[str, Path], tmp_path: Path) -> None:
+    last_good = LastGood(tmp_path / "last-good")
+    last_good.keep_model(load_model(models["1.0.0"]))
+    told: list[Loaded] = []
+    with ThreadPoolExecutor(1) as executor:
+        slot = ModelSlot(executor, told.append, lambda path, _: load_model(path), lambda: 0.0, last_good)
+        slot.want(Source(models["2.0.0"]))
+        slot.want(Source(tmp_path / "nothing"))
+    assert [loaded.model.manifest.version if loaded.model else None for loaded in told] == ["2.0.0", None]

@@ -303,3 +303,8 @@ def test_the_challenger_is_judged_by_the_same_rules_and_can_be_dismissed(bench: 
     assert bench.worker.as_message()["challenger"]["agreement"] == 1.0
     bench.worker.challenge(None, Judgement())
     until(lambda: "challenger" not in bench.worker.as_message())
+
+
+def test_the_health_message_tells_the_median_and_the_99th_percentile_of_the_times(bench: Bench) -> None:
+    bench.worker._latencies.extend(number / 1000 for number in range(200, 0, -1))
+    assert bench.worker.as_message()["latency_ms"] == {"p50": 101.0, "p99": 199.0}
