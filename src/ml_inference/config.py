@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +27,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
+from ml_inference.model.over_time import LONGEST_SECONDS, with_offset
 from ml_inference.model.trust import decode_public_key
 from ml_inference.topics import cloud_topic, filters_overlap, publish_topic, subscribe_filter
 
@@ -53,6 +56,33 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _control_topic(topic: str) -> str:
+    # Both heard and published to: no wildcards and no placeholders.
+    if topic and any(character in topic for character in "+#{}"):
+        raise ValueError("must not hold '+', '#' or placeholders")
+    return publish_topic(topic) if topic else topic
+
+
+def _until(entry: str) -> str:
+    parse_until(entry)
+    return entry
+
+
+def parse_until(entry: str) -> tuple[str, float]:
+    """A machine that is set aside, and until when.
+
+    Args:
+        entry: An equipment id, or one followed by ` until ` and a time in ISO 8601 with an offset.
+
+    Returns:
+        The machine, and the end in epoch seconds; infinity where none is given.
+    """
+    name, separator, end = entry.rpartition(" until ")
+    if not separator:
+        return entry, math.inf
+    return name, datetime.fromisoformat(with_offset(end.strip()).replace("Z", "+00:00")).timestamp()
+
+
 def _public_key(key: str) -> str:
     decode_public_key(key)
     return key
@@ -61,8 +91,11 @@ def _public_key(key: str) -> str:
 PublishTopic = Annotated[str, AfterValidator(publish_topic)]
 CloudTopic = Annotated[str, AfterValidator(cloud_topic)]
 SubscribeFilter = Annotated[str, AfterValidator(subscribe_filter)]
+OptionalCloudTopic = Annotated[str, AfterValidator(lambda topic: cloud_topic(topic) if topic else topic)]
+ControlTopic = Annotated[str, AfterValidator(_control_topic)]
 Directory = Annotated[str, AfterValidator(_absolute)]
 Lenient = BeforeValidator(_lenient)
+OptionalScore = Annotated[Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None, Lenient]
 
 
 class Configuration(BaseModel):
@@ -73,7 +106,11 @@ class Configuration(BaseModel):
         result_topic: Local topic of the results. This and the next three may hold `{thingName}` and `{equipmentId}`.
         error_topic: Local topic of what was rejected.
         health_topic: Local topic of the component's state.
+        alarm_topic: Local topic of alarms.
+        control_topic: Local topic of requests about alarms; "" for none. Replies go to it with `/reply` behind it.
         cloud_topic: Topic in AWS IoT Core of the results.
+        cloud_alarm_topic: Topic in AWS IoT Core of alarms; "" keeps them local.
+        cloud_health_topic: Topic in AWS IoT Core of the health message; "" for none.
         cloud_publish: Which results go to the cloud: `all`, `abnormal`, `changes` (of a machine's state, and a heartbeat
             each `health_interval_seconds`) or `none`.
         cloud_qos: MQTT quality of service to the cloud, 1 or 0.
@@ -82,6 +119,13 @@ class Configuration(BaseModel):
         trusted_keys: Ed25519 public keys (base64); if there are any, a model must be signed by one of them.
         threshold: Score from which a reading is abnormal; None for the manifest's.
         debounce_readings: Readings in a row that change a machine's state.
+        alarm_smoothing_seconds: Time constant of the smoothed score; None for the manifest's.
+        alarm_open_score: Smoothed score from which an alarm opens; None for the manifest's.
+        alarm_close_score: Smoothed score below which it closes; None for the manifest's.
+        silence_seconds: Seconds without a reading from which a machine is silent; None: learnt from its own interval; 0: off.
+        maintenance: Machines under maintenance: their names, each optionally with `until` and a time.
+        shelved: Machines whose alarms are shelved, likewise.
+        label_key: Key of the label that the line itself sends with a reading; "" for none.
         explain_top_k: Features named with an abnormal result; 0 for none.
         max_queue: Messages that wait to be scored before the oldest are dropped.
         outbox_max_megabytes: Space on disk for results that wait for the cloud, in 10^6 bytes; 0 for none.
@@ -97,7 +141,11 @@ class Configuration(BaseModel):
     result_topic: PublishTopic = "ml/inference/result"
     error_topic: PublishTopic = "ml/inference/error"
     health_topic: PublishTopic = "ml/inference/health"
+    alarm_topic: PublishTopic = "ml/inference/alarm"
+    control_topic: ControlTopic = "ml/inference/control"
     cloud_topic: CloudTopic = "greengrass/ml/inference/{thingName}"
+    cloud_alarm_topic: OptionalCloudTopic = "greengrass/ml/inference/{thingName}/alarm"
+    cloud_health_topic: OptionalCloudTopic = ""
     cloud_publish: Literal["all", "abnormal", "changes", "none"] = "all"
     # Not a Literal, which takes true for 1.
     cloud_qos: Annotated[int, Field(ge=0, le=1), Lenient] = 1
@@ -106,6 +154,17 @@ class Configuration(BaseModel):
     trusted_keys: Annotated[list[Annotated[str, AfterValidator(_public_key)]], Lenient] = Field(default_factory=list)
     threshold: Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, Lenient] = None
     debounce_readings: Annotated[int, Field(ge=1, le=10_000), Lenient] = 1
+    alarm_smoothing_seconds: Annotated[
+        Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None, Lenient
+    ] = None
+    alarm_open_score: OptionalScore = None
+    alarm_close_score: OptionalScore = None
+    silence_seconds: Annotated[
+        Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None, Lenient
+    ] = None
+    maintenance: Annotated[list[Annotated[str, AfterValidator(_until)]], Lenient] = Field(default_factory=list)
+    shelved: Annotated[list[Annotated[str, AfterValidator(_until)]], Lenient] = Field(default_factory=list)
+    label_key: Annotated[str, Field(max_length=128)] = ""
     explain_top_k: Annotated[int, Field(ge=0, le=20), Lenient] = 3
     max_queue: Annotated[int, Field(ge=1, le=1_000_000), Lenient] = 10_000
     outbox_max_megabytes: Annotated[int, Field(ge=0, le=100_000), Lenient] = 64
@@ -124,9 +183,19 @@ class Configuration(BaseModel):
             ("ResultTopic", self.result_topic),
             ("ErrorTopic", self.error_topic),
             ("HealthTopic", self.health_topic),
+            ("AlarmTopic", self.alarm_topic),
+            ("ControlTopic", self.control_topic or "/"),
+            ("the replies of ControlTopic", f"{self.control_topic}/reply"),
         ):
             if filters_overlap(self.input_topic, topic):
                 raise ValueError(f"InputTopic {self.input_topic!r} would hear what goes to {key} {topic!r}: a loop")
+        return self
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Configuration:
+        opens, closes = self.alarm_open_score, self.alarm_close_score
+        if opens is not None and closes is not None and closes > opens:
+            raise ValueError(f"AlarmCloseScore {closes} is above AlarmOpenScore {opens}")
         return self
 
 

@@ -185,9 +185,15 @@ def test_the_component_may_use_its_default_topics_and_no_others(built: dict[str,
         (publish, f"{topics.result_topic}/*"),
         (publish, topics.error_topic),
         (publish, topics.health_topic),
+        (publish, topics.alarm_topic),
+        (publish, f"{topics.alarm_topic}/*"),
+        (subscribe, topics.control_topic),
+        (publish, topics.control_topic),
+        (publish, f"{topics.control_topic}/reply"),
         ("aws.greengrass#PublishToIoTCore", "greengrass/ml/inference/#"),
     }
     assert topics.cloud_topic.startswith("greengrass/ml/inference/")
+    assert topics.cloud_alarm_topic.startswith("greengrass/ml/inference/")
 
 
 def test_policy_names_are_unique_on_a_device(built: dict[str, Path]) -> None:

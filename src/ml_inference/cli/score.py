@@ -59,6 +59,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", type=int, default=3, metavar="K", help="features named with an abnormal result (%(default)s)"
     )
+    parser.add_argument(
+        "--alarms", type=Path, metavar="FILE", help="where the alarm messages of a device would go, as JSON lines"
+    )
     parser.add_argument("--compare", type=Path, metavar="DIR", help="score with a second model, too, and compare them")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core, for large files)")
@@ -91,13 +94,15 @@ def _score(arguments: argparse.Namespace) -> None:
     model = load_verified(arguments.model)
     table = _source(arguments)
     parts = [Part()]
-    if len(table.files) == 1:
+    # A machine's alarms and past depend on all readings before.
+    if len(table.files) == 1 and arguments.alarms is None and not model.manifest.needs_format_2:
         parts = split_table(table.files[0], _processes(arguments, table.files[0]), table.dialect)
     with ExitStack() as stack:
         out = stack.enter_context(arguments.out.open("wb")) if arguments.out else sys.stdout.buffer
+        alarms = stack.enter_context(arguments.alarms.open("wb")) if arguments.alarms else None
         workshop = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ml-inference-")))
         helpers = [stack.enter_context(_Helper(arguments, part, workshop)) for part in parts[1:]]
-        totals = score_table(model, _judgement(arguments), table, out, parts[0])
+        totals = score_table(model, _judgement(arguments), table, out, parts[0], alarms=alarms)
         for helper in helpers:
             done = helper.finish(out)
             totals.scored += done.scored

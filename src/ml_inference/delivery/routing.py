@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ml_inference.config import Configuration
 from ml_inference.delivery.encoding import dump, fit_error, group_by, payload_limit, shorten, split
+from ml_inference.monitoring.alarms import Event
 from ml_inference.monitoring.states import MAX_MACHINES
 from ml_inference.scoring.outcomes import JsonObject, Outcome, Rejection, Result
 from ml_inference.topics import render_topic
@@ -28,7 +29,7 @@ class Message:
         topic: Topic without placeholders.
         payload: JSON in UTF-8.
         weight: Scored readings it stands for.
-        alarm: Whether one of them is abnormal.
+        alarm: Whether it is an alarm, which outlives all else; of a model without alarms: a result that is abnormal.
         id: What a consumer in the cloud drops a repeat by; "" for a local message.
     """
 
@@ -101,6 +102,38 @@ class Router:
             items = outcome.items
         return self._encode(self.configuration.cloud_topic, outcome, items, to_cloud=True), unwanted
 
+    def alarms(self, events: Sequence[Event]) -> tuple[list[Message], list[Message]]:
+        """Messages of alarms: for the local topic and for the cloud, which gets all of them whatever `CloudPublish` says."""
+        local, cloud = [], []
+        for event in events:
+            topic = self._topic(self.configuration.alarm_topic, event.equipment_id)
+            local.append(Message(topic, _fit_alarm(event.message, payload_limit(topic)), alarm=True))
+            if self.configuration.cloud_alarm_topic:
+                topic = self._topic(self.configuration.cloud_alarm_topic, event.equipment_id)
+                payload = _fit_alarm(event.message | {"thing_name": self._thing_name}, payload_limit(topic))
+                cloud.append(Message(topic, payload, alarm=True, id=f"{event.id}-{event.message['sequence']}"))
+        return local, cloud
+
+    def reply(self, reply: JsonObject) -> Message:
+        """The reply to a request about alarms."""
+        topic = f"{self.configuration.control_topic}/reply"
+        payload = dump(reply)
+        if len(payload) > payload_limit(topic):
+            short = {key: reply[key] for key in ("correlation_id", "action") if key in reply}
+            payload = dump(short | {"ok": False, "error": "the reply is larger than a message may be"})
+        return Message(topic, payload)
+
+    def cloud_health(self, message: JsonObject) -> Message | None:
+        """The health message for the cloud; None where none is wanted."""
+        if not self.configuration.cloud_health_topic:
+            return None
+        topic = self._topic(self.configuration.cloud_health_topic, "")
+        identifier = self._message_id()
+        payload = dump(message | {"id": identifier})
+        if len(payload) > payload_limit(topic):
+            payload = dump(message | {"id": identifier, "problems": dict.fromkeys(message["problems"], "")})
+        return Message(topic, payload, id=identifier)
+
     def health(self, message: JsonObject) -> Message:
         """The message for the health topic."""
         topic = self._topic(self.configuration.health_topic, "")
@@ -135,7 +168,8 @@ class Router:
         if to_cloud:
             message["id"] = identifier
         results = [item for item in items if isinstance(item, Result)]
-        alarm = any(result.abnormal for result in results)
+        # A model with alarms says by them what must not be lost.
+        alarm = any(result.abnormal and not result.has_alarms for result in results)
         payload = dump(message)
         if len(payload) > payload_limit(topic):
             payload = dump(shorten(message, payload_limit(topic)))
@@ -178,3 +212,8 @@ class Router:
 
 def _as_item(item: Result | Rejection) -> JsonObject:
     return item.as_message() if isinstance(item, Result) else item.as_result()
+
+
+def _fit_alarm(message: JsonObject, limit: int) -> bytes:
+    payload = dump(message)
+    return payload if len(payload) <= limit else dump(message | {"explanation": []})

@@ -231,6 +231,10 @@ class AlarmBook:
         """Take in an alarm that was open before."""
         self._open[alarm.key] = alarm
 
+    def forget(self, alarm: Alarm) -> None:
+        """Give an alarm up without an event."""
+        self._open.pop(alarm.key, None)
+
     def open(
         self,
         kind: str,

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ml_inference.model.manifest import Manifest
 from ml_inference.model.over_time import holds
 from ml_inference.monitoring.alarms import (
     EQUIPMENT,
-    OPENED,
     SENSOR,
     SILENCE,
     UPDATED,
@@ -36,6 +35,8 @@ from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
 
 OFF = "off"
+FORMAT = 1
+"""Of the state that is kept."""
 FUTURE_SECONDS = 300.0
 """A reading further ahead of the clock is scored and leaves the state alone."""
 REASON_SECONDS = 60.0
@@ -103,6 +104,7 @@ class Seen:
         off: Whether the machine stands still; None where the manifest has no such condition.
         quiet: Whether the machine is under maintenance.
         suspicious: Whether it holds a value that may be no measurement.
+        begins_anew: Whether a sensor was found faulty with it.
         sensors: Faulty sensors by name with what is wrong with them.
         missing: Features that the reading lacks, or whose sensor is faulty.
     """
@@ -114,6 +116,7 @@ class Seen:
     off: bool | None = None
     quiet: bool = False
     suspicious: bool = False
+    begins_anew: bool = False
     sensors: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
@@ -139,7 +142,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AlarmSettings:
     """What is configured about alarms; None for the manifest's.
 
     Attributes:
@@ -168,12 +171,12 @@ class Watch:
         salt: See `AlarmBook`.
     """
 
-    def __init__(self, manifest: Manifest, settings: Settings | None = None, salt: str = "") -> None:
+    def __init__(self, manifest: Manifest, settings: AlarmSettings | None = None, salt: str = "") -> None:
         self.book = AlarmBook(salt)
         self.machines: Machines[WatchedMachine] = Machines(WatchedMachine)
         self.maintenance: dict[str, float] = {}
         self.shelved: dict[str, float] = {}
-        self._settings = settings or Settings()
+        self._settings = settings or AlarmSettings()
         self._now = -math.inf
         self._swept = -math.inf
         self._events: list[Event] = []
@@ -218,7 +221,7 @@ class Watch:
         self._feature_names = names
         self.set(self._settings)
 
-    def set(self, settings: Settings) -> None:
+    def set(self, settings: AlarmSettings) -> None:
         """Watch by other settings."""
         self._settings = settings
         alarm = self._manifest.alarm
@@ -282,14 +285,15 @@ class Watch:
         quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
             equipment_id, self.maintenance, self._settings.maintenance
         )
-        suspicious = False
+        suspicious = begins_anew = False
         if self._sensors.active and not quiet:
             changes, suspicious = self._sensors.look(state, values, seconds, off=bool(off), held=held)
             if changes:
                 for change in changes:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
+                begins_anew = any(change.reason is not None for change in changes)
         seen = self._seen(machine, seconds, step, values)
-        seen.off, seen.quiet, seen.suspicious = off, quiet, suspicious
+        seen.off, seen.quiet, seen.suspicious, seen.begins_anew = off, quiet, suspicious, begins_anew
         return seen
 
     def faulty(self, equipment_id: str) -> frozenset[int]:
@@ -337,10 +341,6 @@ class Watch:
                 SENSOR, machine.equipment_id, seconds, sensor=name, reason=reason, model=self._model
             )
             self._events.append(event)
-        if reason is not None and self.book.find(EQUIPMENT, machine.equipment_id) is None:
-            # What the broken sensor did to the smoothed score before it was found out is no evidence of the machine.
-            machine.odds = math.nan
-            machine.reasons, machine.explained = None, 0
 
     # A reading, after it was scored.
 
@@ -355,8 +355,12 @@ class Watch:
         rules = self._rules
         machine = seen.machine
         assert rules is not None  # noqa: S101 - the caller looked
-        first = machine.odds != machine.odds  # NaN
         alarm = self.book.find(EQUIPMENT, machine.equipment_id)
+        if seen.begins_anew and alarm is None:
+            # What the broken sensor did to the smoothed score before it was found out is no evidence of the machine.
+            machine.odds = math.nan
+            machine.reasons, machine.explained = None, 0
+        first = machine.odds != machine.odds  # NaN
         changed = False
         if seen.step is not None and not seen.off and not seen.quiet and not seen.suspicious:
             odds = log_odds(score)
@@ -525,6 +529,13 @@ class Watch:
         if alarm is not None:
             self._events.append(self.book.close(alarm, self._now))
 
+    def as_message(self) -> dict[str, Any]:
+        """As it stands in the health message."""
+        kinds: dict[str, int] = {}
+        for alarm in self.book:
+            kinds[alarm.kind] = kinds.get(alarm.kind, 0) + 1
+        return {"open": kinds, "machines": len(self.machines), "silent": len(self._silent)}
+
     # What people say.
 
     def acknowledge(self, identifier: str) -> bool:
@@ -552,10 +563,65 @@ class Watch:
                 machine.odds = math.nan
                 machine.reasons, machine.explained = None, 0
 
-    def again(self) -> Iterable[Event]:
-        """The latest event of each open alarm once more, after a restart: events come at least once."""
-        for alarm in self.book:
-            yield self.book.event(alarm, UPDATED if alarm.sequence else OPENED, max(self._now, alarm.last))
+    # Over a restart.
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a restart must not lose, as JSON can hold it."""
+        return {
+            "format": FORMAT,
+            "now": self._now,
+            "features": list(self._feature_names),
+            "machines": [_machine_state(machine) for machine in self.machines if machine.known],
+            "alarms": [asdict(alarm) for alarm in self.book],
+            "maintenance": self.maintenance,
+            "shelved": self.shelved,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError, KeyError, TypeError: It is damaged or of another format.
+        """
+        if state["format"] != FORMAT:
+            raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
+        self._now = self._swept = float(state["now"])
+        same = tuple(state["features"]) == self._feature_names
+        for kept in state["machines"]:
+            machine = WatchedMachine(kept["id"])
+            _restore_machine(machine, kept, self._sensors.state() if same else None)
+            self.machines.restore(machine)
+        for kept in state["alarms"]:
+            self.book.restore(_alarm_of(kept))
+        self.maintenance = {str(name): float(until) for name, until in state["maintenance"].items()}
+        self.shelved = {str(name): float(until) for name, until in state["shelved"].items()}
+
+    def undo(self, event: Event) -> dict[str, Any]:
+        """What a journal keeps of an event, for `redo`."""
+        message = event.message
+        alarm = self.book.find(message["kind"], message["equipment_id"], message["sensor"])
+        machine = self.machines.get(event.equipment_id)
+        return {
+            "event": event.event,
+            "message": message,
+            "alarm": asdict(alarm) if alarm is not None and alarm.id == event.id else None,
+            "now": self._now,
+            "machine": _machine_state(machine) if machine is not None else None,
+        }
+
+    def redo(self, line: Mapping[str, Any]) -> None:
+        """Bring an event of a journal about once more."""
+        message = line["message"]
+        alarm = self.book.find(message["kind"], message["equipment_id"], message["sensor"])
+        if alarm is not None and (line["alarm"] is None or alarm.id == message["id"]):
+            self.book.forget(alarm)
+        if line["alarm"] is not None:
+            self.book.restore(_alarm_of(line["alarm"]))
+        if line["machine"] is not None:
+            machine = self.machines.get(line["machine"]["id"]) or WatchedMachine(line["machine"]["id"])
+            _restore_machine(machine, line["machine"], self._sensors.state())
+            self.machines.restore(machine)
+        self._now = max(self._now, float(line["now"]))
 
     def _set_aside(self, aside: dict[str, float], equipment_id: str, seconds: float) -> None:
         if seconds > 0.0:
@@ -575,3 +641,74 @@ class Watch:
                 return True
             del said[equipment_id]
         return configured.get(equipment_id, -math.inf) > self._now
+
+
+def _machine_state(machine: WatchedMachine) -> dict[str, Any]:
+    habit, sensors = machine.habit, machine.sensors
+    kept: dict[str, Any] = {
+        "id": machine.equipment_id,
+        "last": _kept(machine.last),
+        "odds": _kept(machine.odds),
+        "habit": [_kept(habit.interval), _kept(habit.longest), _kept(habit.regular)],
+    }
+    for name, values in (("normal", machine.normal), ("reasons", machine.reasons)):
+        if values is not None:
+            kept[name] = [round(value, 4) for value in values]
+    if machine.reasons is not None:
+        kept["explained"] = machine.explained
+    if sensors is not None and sensors.faulty:
+        kept["sensors"] = {
+            str(column): [
+                reason,
+                sensors.evidence[column],
+                _kept(sensors.value[column]),
+                sensors.gain[column],
+                sensors.loss[column],
+                sensors.since[column],
+                sensors.gone[column] if sensors.gone is not None else 0.0,
+            ]
+            for column, reason in sensors.faulty.items()
+        }
+        kept["off"] = sensors.off
+    return kept
+
+
+def _restore_machine(machine: WatchedMachine, kept: Mapping[str, Any], sensors: SensorState | None) -> None:
+    machine.last, machine.odds = _number(kept["last"]), _number(kept["odds"])
+    interval, longest, regular = kept["habit"]
+    machine.habit.interval, machine.habit.longest, machine.habit.regular = _number(interval), longest, regular
+    if sensors is None:
+        return
+    if "normal" in kept:
+        machine.normal = array("d", kept["normal"])
+    if "reasons" in kept:
+        machine.reasons, machine.explained = array("d", kept["reasons"]), int(kept["explained"])
+    for key, (reason, evidence, value, gain, loss, since, gone) in kept.get("sensors", {}).items():
+        column = int(key)
+        sensors.faulty = (sensors.faulty or {}) | {column: str(reason)}
+        sensors.evidence[column], sensors.value[column] = evidence, _number(value)
+        sensors.gain[column], sensors.loss[column], sensors.since[column] = gain, loss, since
+        if gone:
+            if sensors.gone is None or sensors.gone_since is None:
+                sensors.gone = array("d", bytes(8 * len(sensors.evidence)))
+                sensors.gone_since = array("d", bytes(8 * len(sensors.evidence)))
+            sensors.gone[column] = gone
+        sensors.off = bool(kept["off"])
+    machine.sensors = sensors
+
+
+def _alarm_of(kept: Mapping[str, Any]) -> Alarm:
+    held = dict(kept)
+    held["explanation"] = tuple(Reason(**reason) for reason in held["explanation"])
+    held["told_reasons"] = tuple(held["told_reasons"])
+    held["model"] = tuple(held["model"]) if held["model"] else None
+    return Alarm(**held)
+
+
+def _kept(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -70,7 +70,15 @@ class Totals:
     rejected: int = 0
 
 
-def score_table(model: Model, judgement: Judgement, table: Source, out: BinaryIO, part: Part | None = None) -> Totals:
+def score_table(
+    model: Model,
+    judgement: Judgement,
+    table: Source,
+    out: BinaryIO,
+    part: Part | None = None,
+    *,
+    alarms: BinaryIO | None = None,
+) -> Totals:
     """Score a table, in constant memory.
 
     Args:
@@ -80,6 +88,7 @@ def score_table(model: Model, judgement: Judgement, table: Source, out: BinaryIO
         out: Gets a JSON line for each reading in order: a result, or an error message with the number of its `line`, and its
             `file` where there are several.
         part: What to read of the only file; machines' states begin anew in each part.
+        alarms: Gets a JSON line for each message that a device would have sent on its alarm topic.
 
     Raises:
         TableError: The table cannot be read.
@@ -96,6 +105,8 @@ def score_table(model: Model, judgement: Judgement, table: Source, out: BinaryIO
                 for place, item in zip(places, outcome.items, strict=True)
             ]
             out.write(b"".join(dump(message) + b"\n" for message in messages))
+            if alarms is not None:
+                alarms.write(b"".join(dump(event.message) + b"\n" for event in outcome.alarms))
             results = outcome.results
             totals.scored += len(results)
             totals.abnormal += sum(1 for result in results if result.abnormal)

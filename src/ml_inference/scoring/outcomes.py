@@ -164,6 +164,11 @@ class Result:
     index: int | None = None
     over_time: OverTime | None = None
 
+    @property
+    def has_alarms(self) -> bool:
+        """Whether it is an alarm, and not the verdict on single readings, that says when something is wrong."""
+        return self.over_time is not None and self.over_time.smoothed_score is not None
+
     def as_message(self) -> JsonObject:
         """The message for the result topic; within a batch, its item."""
         message: JsonObject = {

@@ -22,7 +22,7 @@ from ml_inference.model.manifest import ModelError
 from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
 from ml_inference.monitoring.states import MachineStates
-from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, Seen, Settings, Watch
+from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, AlarmSettings, Seen, Watch
 from ml_inference.scoring.judgement import Judgement, is_abnormal
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
@@ -56,12 +56,12 @@ class Pipeline:
         clock: Callable[[], datetime] = now,
         *,
         watching: bool = True,
-        settings: Settings | None = None,
+        settings: AlarmSettings | None = None,
         salt: str = "",
     ) -> None:
         self._clock = clock
         self._watching = watching
-        self._settings = settings or Settings()
+        self._settings = settings or AlarmSettings()
         self._salt = salt
         self._states = MachineStates()
         self._watch: Watch | None = None
@@ -107,7 +107,7 @@ class Pipeline:
             self._watch = Watch(manifest, self._settings, self._salt)
         self._model, self._decoder, self._drift, self._history = model, decoder, drift, history
 
-    def judge_by(self, judgement: Judgement, settings: Settings | None = None) -> None:
+    def judge_by(self, judgement: Judgement, settings: AlarmSettings | None = None) -> None:
         """Judge by other rules from the next message on; machines keep their states."""
         self._judgement = judgement
         self._states.debounce = judgement.debounce_readings

@@ -25,15 +25,18 @@ from ml_inference.greengrass.session import Connector, Session
 from ml_inference.logs import Occurrences
 from ml_inference.model.bundle import Model
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters
 from ml_inference.serving.exits import EXIT_STOPPED, ExitError
 from ml_inference.serving.health import Health
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.last_good import LastGood
+from ml_inference.serving.memory import Memory
 from ml_inference.serving.models import Models
 from ml_inference.serving.outputs import Outputs
+from ml_inference.serving.requests import ControlSubscription
 from ml_inference.serving.rollout import Loaded, load_checked
-from ml_inference.serving.settings import Settings, judgement_of
+from ml_inference.serving.settings import Settings, alarm_settings_of, judgement_of
 from ml_inference.serving.subscription import InputSubscription
 from ml_inference.serving.timing import Timing
 from ml_inference.serving.updates import UpdateGate
@@ -157,12 +160,19 @@ class Component:
             longest_pause=timing.longest_listen_retry,
             grace=timing.listen_grace,
         )
+        self._requests = ControlSubscription(
+            Listener(self._request, monotonic=monotonic, silence=timing.control_silence, patience=timing.patience),
+            monotonic,
+        )
+        self._state_directory = work_directory / "state"
+        self._thing_name = thing_name
         self._updates = UpdateGate(monotonic, pause=timing.defer, longest=timing.longest_defer)
         self._health = Health(
             thing_name=thing_name,
             version=version,
             settings=self._settings,
             subscription=self._subscription,
+            requests=self._requests,
             models=self._models,
             outputs=self._outputs,
             counters=self._intake.counters,
@@ -281,6 +291,7 @@ class Component:
             ExitError: There has been none for too long.
         """
         self._subscription.forget()
+        self._requests.forget()
         self._outputs.detach()
         try:
             self._connection.drop(reason)
@@ -298,6 +309,8 @@ class Component:
         self._watch(session, first=first)
         self._listen(session)
         self._outputs.attach(session)
+        if self._worker:
+            self._worker.resume()
         if not first:
             logger.info("connected again after %.1f s", self._connection.down_for)
         self._connection.confirm()
@@ -344,10 +357,11 @@ class Component:
         self._outputs.configure(configuration)
         challenged = self._models.want(configuration)
         if self._worker:
-            self._worker.judge_by(judgement_of(configuration))
+            self._worker.judge_by(judgement_of(configuration), alarm_settings_of(configuration))
             if not challenged:
                 self._worker.challenge(None, judgement_of(configuration))
             self._subscription.want(configuration.input_topic)
+            self._requests.want(configuration.control_topic)
             logger.info("a new configuration is in force")
             if self._connection.session:
                 self._listen(self._connection.session)
@@ -357,11 +371,21 @@ class Component:
     def _listen(self, session: Session) -> bool:
         """Listen to what the configuration wants; whether that changed anything."""
         changed = self._subscription.look(session)
+        self._requests.look(session)
         if self._subscription.listening:
             self._health.state = "running"
         if changed and self._subscription.settled:  # the configuration has proved itself
             self._settings.keep()
         return changed
+
+    def _request(self, payload: bytes) -> None:
+        """A request about alarms; on the SDK's thread."""
+        worker = self._worker
+        if worker is not None:
+            worker.request(payload, self._reply)
+
+    def _reply(self, reply: dict[str, Any]) -> None:
+        self._outputs.local.publish(self._outputs.router.reply(reply))
 
     def _answer_check(self, deployment_id: str, proposed: dict[str, Any]) -> None:
         problem = self._settings.check(proposed)
@@ -383,9 +407,17 @@ class Component:
 
     def _start_work(self, model: Model) -> None:
         self._models.in_force = model
+        configuration = self._settings.current
         self._worker = Worker(
             intake=self._intake,
-            pipeline=Pipeline(model, judgement_of(self._settings.current)),
+            pipeline=Pipeline(
+                model,
+                judgement_of(configuration),
+                settings=alarm_settings_of(configuration),
+                salt=self._thing_name,
+            ),
+            memory=Memory(self._state_directory, self._monotonic),
+            control=Control(self._state_directory),
             router=self._outputs.router,
             counters=self._intake.counters,
             publish=self._outputs.local.publish,
@@ -393,7 +425,8 @@ class Component:
             monotonic=self._monotonic,
         )
         self._worker.start()
-        self._subscription.want(self._settings.current.input_topic, self._settings.kept_input_topic())
+        self._subscription.want(configuration.input_topic, self._settings.kept_input_topic())
+        self._requests.want(configuration.control_topic)
         if self._connection.session:
             self._listen(self._connection.session)
         self._publish_health()
@@ -415,6 +448,7 @@ class Component:
         local, cloud = self._outputs.local, self._outputs.cloud
         self._health.state = "stopping"
         self._subscription.close()
+        self._requests.close()
         self._intake.close()
         if self._connection.session is None:
             local.abandon()

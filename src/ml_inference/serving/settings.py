@@ -9,7 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ml_inference.config import Configuration, ConfigurationError, parse_configuration
+from ml_inference.config import Configuration, ConfigurationError, parse_configuration, parse_until
+from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.serving.exits import CannotStartError
 from ml_inference.serving.last_good import LastGood
@@ -104,4 +105,16 @@ def judgement_of(configuration: Configuration) -> Judgement:
         threshold=configuration.threshold,
         debounce_readings=configuration.debounce_readings,
         explain_top_k=configuration.explain_top_k,
+    )
+
+
+def alarm_settings_of(configuration: Configuration) -> AlarmSettings:
+    """What is configured about alarms."""
+    return AlarmSettings(
+        smoothing_seconds=configuration.alarm_smoothing_seconds,
+        open_score=configuration.alarm_open_score,
+        close_score=configuration.alarm_close_score,
+        silence_seconds=configuration.silence_seconds,
+        maintenance=dict(map(parse_until, configuration.maintenance)),
+        shelved=dict(map(parse_until, configuration.shelved)),
     )

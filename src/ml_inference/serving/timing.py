@@ -27,6 +27,7 @@ class Timing:
         listen_grace: For which a new input topic may be refused before that counts as a problem.
         stall: Without any answer, while calls wait for one, after which the connection counts as lost.
         silence: Without a message, after which the subscription has to prove that it is alive.
+        control_silence: The same for requests about alarms, which are rare.
         patience: For that proof, once the nucleus has taken what has to come back.
         cloud: Without an answer to a message for the cloud, after which it counts as refused.
         defer: For which a deployment is put off while the queue drains.
@@ -48,6 +49,7 @@ class Timing:
     listen_grace: float = 30.0
     stall: float = 30.0
     silence: float = 5.0
+    control_silence: float = 60.0
     patience: float = 2.0
     cloud: float = CLOUD_ANSWER_SECONDS
     defer: float = 1.0

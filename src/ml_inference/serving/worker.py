@@ -14,16 +14,24 @@ from typing import Any
 
 from ml_inference.delivery.routing import Message, Router
 from ml_inference.model.bundle import Model
+from ml_inference.monitoring.alarms import Event as AlarmEvent
+from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.challenger import Comparison
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import FieldError, Outcome, Rejection
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters
 from ml_inference.serving.intake import Arrival, Intake
+from ml_inference.serving.memory import Memory
 
 IDLE_SECONDS = 0.2
 """How long a change waits for its turn when no message comes."""
 LATENCIES = 1_000
+TICK_SECONDS = 1.0
+"""Between two looks at what is due while messages come."""
+KEEP_SECONDS = 1.0
+"""For writing the last checkpoint when it ends."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +46,8 @@ class Worker:
         counters: Told what became of each message.
         publish: Sends a local message; may wait.
         offer: Takes messages for the cloud, and the number of readings not wanted there; does not wait.
+        memory: Keeps what is known of the machines.
+        control: Does what requests about alarms ask for.
         monotonic: Seconds of a clock that never goes back.
     """
 
@@ -50,6 +60,8 @@ class Worker:
         counters: Counters,
         publish: Callable[[Message], None],
         offer: Callable[[Sequence[Message], int], None],
+        memory: Memory,
+        control: Control,
         monotonic: Callable[[], float],
     ) -> None:
         self._intake = intake
@@ -58,6 +70,9 @@ class Worker:
         self._counters = counters
         self._publish = publish
         self._offer = offer
+        self._memory = memory
+        self._control = control
+        self._ticked = monotonic()
         self._monotonic = monotonic
         self._changes: deque[Callable[[], None]] = deque()
         self._finish = Event()
@@ -75,15 +90,16 @@ class Worker:
 
         def change() -> None:
             self._pipeline.swap(model)
+            self._memory.save(self._pipeline)
             done()
 
         self._changes.append(change)
 
-    def judge_by(self, judgement: Judgement) -> None:
+    def judge_by(self, judgement: Judgement, settings: AlarmSettings) -> None:
         """Judge by other rules from the next message on."""
 
         def change() -> None:
-            self._pipeline.judge_by(judgement)
+            self._pipeline.judge_by(judgement, settings)
             if self._challenger:
                 self._challenger[0].judge_by(judgement)
 
@@ -98,6 +114,29 @@ class Worker:
 
         def change() -> None:
             self._challenger = challenger
+
+        self._changes.append(change)
+
+    def request(self, payload: bytes, reply: Callable[[dict[str, Any]], None]) -> None:
+        """Do what a request about alarms asks for, between two messages.
+
+        Args:
+            payload: JSON in UTF-8.
+            reply: Gets the reply.
+        """
+
+        def change() -> None:
+            reply(self._control.handle(payload, self._pipeline.watch))
+            self._tell(self._pipeline.tick(0.0))
+
+        self._changes.append(change)
+
+    def resume(self) -> None:
+        """Readings could not arrive for a while: no machine is silent for that."""
+
+        def change() -> None:
+            if self._pipeline.watch is not None:
+                self._pipeline.watch.resume()
 
         self._changes.append(change)
 
@@ -127,20 +166,62 @@ class Worker:
         drift = self._pipeline.drift  # once: another model may come in meanwhile, which has none yet
         if drift:
             message["drift"] = drift.as_message()
+        watch = self._pipeline.watch
+        if watch is not None:
+            message["alarms"] = watch.as_message() | {"said_false": self._control.false_alarms}
         challenger = self._challenger
         if challenger:
             message["challenger"] = challenger[1].as_message()
         return message
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with keeping the machines' states; None if nothing is."""
+        return self._memory.problem
+
     def _run(self) -> None:
+        self._change(self._go_on)
         while True:
             arrival = self._intake.get(IDLE_SECONDS)
             while self._changes:
                 self._change(self._changes.popleft())
             if arrival is not None:
                 self._work(arrival)
+                if self._monotonic() - self._ticked >= TICK_SECONDS:
+                    self._change(self._tick)
             elif self._finish.is_set():
+                self._change(self._keep)
                 return
+            else:
+                self._change(self._tick)
+
+    def _go_on(self) -> None:
+        """Take up what the process before knew; what may not have been heard is told again."""
+        self._tell_again(self._memory.restore(self._pipeline))
+
+    def _tick(self) -> None:
+        moment = self._monotonic()
+        elapsed, self._ticked = moment - self._ticked, moment
+        self._tell(self._pipeline.tick(elapsed))
+        self._memory.save_if_due(self._pipeline)
+
+    def _keep(self) -> None:
+        self._memory.save(self._pipeline)
+        self._memory.close(KEEP_SECONDS)
+
+    def _tell(self, events: Sequence[AlarmEvent]) -> None:
+        """Keep events of alarms, then tell them: the other way round a crash could forget what was told."""
+        if events:
+            self._memory.record(events, self._pipeline)
+            self._tell_again(events)
+
+    def _tell_again(self, events: Sequence[AlarmEvent]) -> None:
+        if not events:
+            return
+        local, cloud = self._router.alarms(events)
+        for message in local:
+            self._publish(message)
+        self._offer(cloud, 0)
 
     def _change(self, change: Callable[[], None]) -> None:
         try:
@@ -163,6 +244,8 @@ class Worker:
             outcome = Outcome((Rejection((error,), received=arrival.payload),))
             seconds = self._monotonic() - began
             local, cloud, unwanted = self._router.errors(outcome), [], 0
+        if outcome.alarms:
+            self._tell(outcome.alarms)
         for message in local:
             self._publish(message)
         self._latencies.append(self._monotonic() - arrival.moment)

@@ -13,11 +13,14 @@ from ml_inference.config import Configuration
 from ml_inference.delivery.routing import Message, Router
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.monitoring.drift import BLOCK_READINGS, DriftReport
+from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Outcome
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters, Counts
 from ml_inference.serving.intake import Intake
+from ml_inference.serving.memory import Memory
 from ml_inference.serving.rollout import artifact_model_directory
 from ml_inference.serving.worker import Worker
 from support.clocks import until
@@ -29,7 +32,7 @@ SECONDS = 120.0
 class Bench:
     """A worker with everything around it, and what it handed on."""
 
-    def __init__(self, model: Model, **settings: Any) -> None:
+    def __init__(self, model: Model, directory: Path, **settings: Any) -> None:
         self.counters = Counters()
         self.intake = Intake(1_000, self.counters)
         self.pipeline = Pipeline(model)
@@ -46,6 +49,8 @@ class Bench:
             counters=self.counters,
             publish=self._publish,
             offer=self._offer,
+            memory=Memory(directory, time.monotonic),
+            control=Control(directory),
             monotonic=time.monotonic,
         )
 
@@ -69,8 +74,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(model: Model) -> Iterator[Bench]:
-    bench = Bench(model)
+def bench(model: Model, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(model, tmp_path)
     yield bench
     bench.intake.close()
     bench.worker.finish(SECONDS)
@@ -92,8 +97,8 @@ def test_results_leave_in_the_order_in_which_readings_came_and_everything_is_cou
     assert sum(message.weight for message in bench.cloud) == 102
 
 
-def test_what_the_cloud_does_not_want_is_told_with_what_it_wants(model: Model) -> None:
-    bench = Bench(model, cloud_publish="abnormal")
+def test_what_the_cloud_does_not_want_is_told_with_what_it_wants(tmp_path: Path, model: Model) -> None:
+    bench = Bench(model, tmp_path, cloud_publish="abnormal")
     bench.worker.start()
     bench.send(NORMAL, [NORMAL, ABNORMAL, {}], ABNORMAL)
     bench.finish()
@@ -153,8 +158,8 @@ def test_not_even_a_router_that_always_fails_ends_it(bench: Bench, monkeypatch: 
     assert bench.counters.snapshot() == Counts(received=2, rejected=2)
 
 
-def test_it_tells_how_far_the_readings_are_from_the_training_data() -> None:
-    bench = Bench(load_model(artifact_model_directory()))
+def test_it_tells_how_far_the_readings_are_from_the_training_data(tmp_path: Path) -> None:
+    bench = Bench(load_model(artifact_model_directory()), tmp_path)
     bench.worker.start()
     bench.send([NORMAL] * (BLOCK_READINGS - 1))
     bench.send(NORMAL)
@@ -192,7 +197,7 @@ def test_a_change_takes_effect_before_the_next_message_and_says_when(bench: Benc
     bench.send(NORMAL)
     until(lambda: bench.local)
     bench.worker.swap(load_model(train_small(tmp_path / "next", version="2.0.0")), in_use.set)
-    bench.worker.judge_by(Judgement(threshold=0.0))
+    bench.worker.judge_by(Judgement(threshold=0.0), AlarmSettings())
     bench.send(NORMAL)
     first, second = bench.finish()
     assert in_use.is_set()
@@ -296,7 +301,7 @@ def test_a_challenger_that_fails_is_switched_off_and_costs_nothing(
 
 def test_the_challenger_is_judged_by_the_same_rules_and_can_be_dismissed(bench: Bench, model: Model) -> None:
     bench.worker.challenge(model, Judgement())
-    bench.worker.judge_by(Judgement(threshold=0.0))
+    bench.worker.judge_by(Judgement(threshold=0.0), AlarmSettings())
     bench.worker.start()
     bench.send(NORMAL)
     until(lambda: bench.worker.as_message().get("challenger", {}).get("compared"))
