@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import xgboost
 
+<<<<<<< HEAD
 from ml_inference.model.history import Plan
 from ml_inference.model.manifest import Feature
 from ml_inference.workbench.training.history import choose_sequences, default_plan, history_table
+=======
+from ml_inference.model.manifest import MANIFEST_FILE, Feature, dump_manifest, read_manifest
+from ml_inference.model.over_time import Alarm, Usual
+>>>>>>> f3a2632 (Tests of machines over time; a sensor that is known to be faulty makes no reading suspicious)
 from ml_inference.workbench.writer import write_model
 
 SIX = (
@@ -70,6 +75,7 @@ def train_small(
     return directory
 
 
+<<<<<<< HEAD
 DAY = 86_400.0
 
 
@@ -114,4 +120,25 @@ def train_with_history(directory: Path, *, name: str = "past", version: str = "1
         derived=plan.derived,
         sequences=choose_sequences(values.astype(np.float32), machines, seconds, label.astype(float), plan),
     )
+=======
+def over_time(directory: Path, *, usual: bool = True, **fields: Any) -> Path:
+    """Turn a small model into one that knows of time: an alarm, withholdable sensors, and what is usual for them."""
+    manifest = read_manifest(directory)
+    features = [
+        feature.model_copy(
+            update={
+                "withholdable": True,
+                "usual": Usual(
+                    interval_seconds=1.0, lowest=0.0, highest=NORMAL[feature.name] * 2, shares=[0.01], repeat_share=0.01
+                )
+                if usual
+                else None,
+            }
+        )
+        for feature in manifest.features
+    ]
+    alarm = Alarm(smoothing_seconds=60.0, open_score=0.5, close_score=0.2)
+    changed = manifest.model_copy(update={"format": 2, "features": features, "alarm": alarm, **fields})
+    (directory / MANIFEST_FILE).write_text(dump_manifest(changed))
+>>>>>>> f3a2632 (Tests of machines over time; a sensor that is known to be faulty makes no reading suspicious)
     return directory

@@ -143,7 +143,8 @@ class SensorWatch:
                 if self._recurs(state, column, seconds, off=off):
                     changes = changes or []
                     changes.append(Change(column, state.faulty[column]))  # type: ignore[index]
-                suspicious |= evidence[column] >= SUSPICIOUS
+                # One that is known to be faulty is withheld, or has to be believed for want of anything better.
+                suspicious |= evidence[column] >= SUSPICIOUS and not (state.faulty and column in state.faulty)
             elif value != value:  # NaN  # noqa: PLR0124
                 complete = False
             elif evidence[column] > 0.0:
