@@ -13,7 +13,7 @@ import pytest
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.over_time import Condition
 from ml_inference.monitoring.alarms import iso
-from ml_inference.monitoring.watch import Settings
+from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.outcomes import Result
 from ml_inference.scoring.pipeline import Pipeline
 from support.models import ABNORMAL, NORMAL, over_time, train_small
@@ -175,7 +175,7 @@ def test_rejected_readings_tell_of_their_sensors_and_are_scored_without_them_onc
 def test_a_machine_that_falls_silent_is_missed_after_an_hour_of_reporting_and_more_than_ten_are_one_alarm(
     model: Model,
 ) -> None:
-    line = Line(model, 60.0, settings=Settings(silence_seconds=600.0))
+    line = Line(model, 60.0, settings=AlarmSettings(silence_seconds=600.0))
     machines = [f"m{number}" for number in range(14)]
 
     def together(minutes: int, names: list[str]) -> None:
@@ -260,7 +260,7 @@ def test_a_request_for_an_explanation_gets_a_fresh_one_and_others_get_that_of_th
 
 
 def test_settings_override_the_manifests_levels(model: Model) -> None:
-    line = Line(model, settings=Settings(open_score=0.9999999, close_score=0.2))
+    line = Line(model, settings=AlarmSettings(open_score=0.9999999, close_score=0.2))
     line.run(NORMAL, 15)
     line.run(ABNORMAL, 20)
     assert line.events == []
