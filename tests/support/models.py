@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 import xgboost
 
-<<<<<<< HEAD
 from ml_inference.model.history import Plan
-from ml_inference.model.manifest import Feature
-from ml_inference.workbench.training.history import choose_sequences, default_plan, history_table
-=======
 from ml_inference.model.manifest import MANIFEST_FILE, Feature, dump_manifest, read_manifest
 from ml_inference.model.over_time import Alarm, Usual
->>>>>>> f3a2632 (Tests of machines over time; a sensor that is known to be faulty makes no reading suspicious)
+from ml_inference.workbench.training.history import choose_sequences, default_plan, history_table
 from ml_inference.workbench.writer import write_model
 
 SIX = (
@@ -75,7 +71,6 @@ def train_small(
     return directory
 
 
-<<<<<<< HEAD
 DAY = 86_400.0
 
 
@@ -120,7 +115,9 @@ def train_with_history(directory: Path, *, name: str = "past", version: str = "1
         derived=plan.derived,
         sequences=choose_sequences(values.astype(np.float32), machines, seconds, label.astype(float), plan),
     )
-=======
+    return directory
+
+
 def over_time(directory: Path, *, usual: bool = True, **fields: Any) -> Path:
     """Turn a small model into one that knows of time: an alarm, withholdable sensors, and what is usual for them."""
     manifest = read_manifest(directory)
@@ -140,5 +137,4 @@ def over_time(directory: Path, *, usual: bool = True, **fields: Any) -> Path:
     alarm = Alarm(smoothing_seconds=60.0, open_score=0.5, close_score=0.2)
     changed = manifest.model_copy(update={"format": 2, "features": features, "alarm": alarm, **fields})
     (directory / MANIFEST_FILE).write_text(dump_manifest(changed))
->>>>>>> f3a2632 (Tests of machines over time; a sensor that is known to be faulty makes no reading suspicious)
     return directory

@@ -46,8 +46,8 @@ class Worker:
         counters: Told what became of each message.
         publish: Sends a local message; may wait.
         offer: Takes messages for the cloud, and the number of readings not wanted there; does not wait.
-        memory: Keeps what is known of the machines.
-        control: Does what requests about alarms ask for.
+        memory: Keeps what is known of the machines; None where nothing is to be kept.
+        control: Does what requests about alarms ask for; None where there are none.
         monotonic: Seconds of a clock that never goes back.
     """
 
@@ -60,8 +60,8 @@ class Worker:
         counters: Counters,
         publish: Callable[[Message], None],
         offer: Callable[[Sequence[Message], int], None],
-        memory: Memory,
-        control: Control,
+        memory: Memory | None = None,
+        control: Control | None = None,
         monotonic: Callable[[], float],
     ) -> None:
         self._intake = intake
@@ -90,7 +90,8 @@ class Worker:
 
         def change() -> None:
             self._pipeline.swap(model)
-            self._memory.save(self._pipeline)
+            if self._memory:
+                self._memory.save(self._pipeline)
             done()
 
         self._changes.append(change)
@@ -126,7 +127,8 @@ class Worker:
         """
 
         def change() -> None:
-            reply(self._control.handle(payload, self._pipeline.watch))
+            if self._control:
+                reply(self._control.handle(payload, self._pipeline.watch))
             self._tell(self._pipeline.tick(0.0))
 
         self._changes.append(change)
@@ -168,7 +170,7 @@ class Worker:
             message["drift"] = drift.as_message()
         watch = self._pipeline.watch
         if watch is not None:
-            message["alarms"] = watch.as_message() | {"said_false": self._control.false_alarms}
+            message["alarms"] = watch.as_message() | {"said_false": self._control.false_alarms if self._control else 0}
         challenger = self._challenger
         if challenger:
             message["challenger"] = challenger[1].as_message()
@@ -177,7 +179,7 @@ class Worker:
     @property
     def problem(self) -> str | None:
         """What is wrong with keeping the machines' states; None if nothing is."""
-        return self._memory.problem
+        return self._memory.problem if self._memory else None
 
     def _run(self) -> None:
         self._change(self._go_on)
@@ -197,22 +199,26 @@ class Worker:
 
     def _go_on(self) -> None:
         """Take up what the process before knew; what may not have been heard is told again."""
-        self._tell_again(self._memory.restore(self._pipeline))
+        if self._memory:
+            self._tell_again(self._memory.restore(self._pipeline))
 
     def _tick(self) -> None:
         moment = self._monotonic()
         elapsed, self._ticked = moment - self._ticked, moment
         self._tell(self._pipeline.tick(elapsed))
-        self._memory.save_if_due(self._pipeline)
+        if self._memory:
+            self._memory.save_if_due(self._pipeline)
 
     def _keep(self) -> None:
-        self._memory.save(self._pipeline)
-        self._memory.close(KEEP_SECONDS)
+        if self._memory:
+            self._memory.save(self._pipeline)
+            self._memory.close(KEEP_SECONDS)
 
     def _tell(self, events: Sequence[AlarmEvent]) -> None:
         """Keep events of alarms, then tell them: the other way round a crash could forget what was told."""
         if events:
-            self._memory.record(events, self._pipeline)
+            if self._memory:
+                self._memory.record(events, self._pipeline)
             self._tell_again(events)
 
     def _tell_again(self, events: Sequence[AlarmEvent]) -> None:
