@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ml_inference import __version__
+from ml_inference.version import deployed_version
 
 if TYPE_CHECKING:
     from ml_inference.serving.component import Component
@@ -81,19 +81,6 @@ def configure_log() -> None:
     # The nucleus's log has its own time stamps.
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING, handlers=[normal, serious])
     logging.getLogger("ml_inference").setLevel(logging.INFO)
-
-
-def deployed_version() -> str:
-    """The version of the deployment: what the build wrote beside the code, else (no artifact) the package's own.
-
-    Where the cloud chose the version (`NEXT_PATCH`), the artifact's launcher says it.
-    """
-    stamp = Path(__file__).parents[3] / "component.json"
-    try:
-        version = str(json.loads(stamp.read_text(encoding="utf-8"))["version"])
-    except (OSError, ValueError, KeyError):
-        version = __version__
-    return os.environ.get("COMPONENT_VERSION") or version
 
 
 def _component(overrides: dict[str, Any]) -> Component:

@@ -13,23 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import xgboost
 
-from ml_inference.model.history import History, Plan
+from ml_inference.model.golden import check_golden
 from ml_inference.model.manifest import (
     MANIFEST_FILE,
-    Feature,
     Manifest,
     ModelError,
     booster_feature_name,
     parse_manifest,
     read_file,
     read_manifest_bytes,
-    scores_agree,
 )
-from ml_inference.model.over_time import Condition, Derived, TimedReading, holds
-from ml_inference.model.scorer import Score, Scorer, reason
+from ml_inference.model.scorer import Scorer, reason
 from ml_inference.model.trust import check_signature
 from ml_inference.model.verification import verify_in_child
 
@@ -79,7 +75,7 @@ def load_model(directory: Path, *, trusted_keys: Sequence[str] = (), expected: M
     _check_features(booster, manifest)
     _check_objective(booster, manifest)
     model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.column_names)), directory=directory)
-    check_golden(model)
+    check_golden(model.manifest, model.scorer)
     return model
 
 
@@ -98,67 +94,6 @@ def load_verified(directory: Path, *, trusted_keys: Sequence[str] = ()) -> Model
     return load_model(
         directory, trusted_keys=trusted_keys, expected=verify_in_child(directory, trusted_keys=trusted_keys)
     )
-
-
-def check_golden(model: Model) -> None:
-    """Score the golden readings and sequences, and compare.
-
-    Raises:
-        ModelError: A score differs by more than 1e-5, or an explanation cannot be computed.
-    """
-    rows = [model.manifest.row(golden.reading) for golden in model.manifest.golden]
-    for number, (row, golden) in enumerate(zip(rows, model.manifest.golden, strict=True)):
-        (score,) = model.scorer.score([row])
-        if not scores_agree(golden.score, score):
-            raise ModelError(f"golden: reading {number} scores {score}, the manifest says {golden.score}")
-    classes = len(score) if isinstance(score, list) else None
-    names = model.manifest.classes
-    if names is not None and classes is not None and classes != len(names):
-        raise ModelError(f"classes: the manifest names {len(names)}, the booster has {classes}")
-    model.scorer.contributions(rows[:1])
-    manifest = model.manifest
-    for number, sequence in enumerate(manifest.golden_sequences):
-        scores = score_sequence(
-            model.scorer, sequence.readings, manifest.features, manifest.derived, manifest.running or ()
-        )
-        for place, (expected, score) in enumerate(zip(sequence.scores, scores, strict=True)):
-            if not scores_agree(expected, score):
-                raise ModelError(
-                    f"golden_sequences: reading {place} of sequence {number} scores {score}, the manifest says {expected}"
-                )
-
-
-def score_sequence(
-    scorer: Scorer,
-    readings: Sequence[TimedReading],
-    features: Sequence[Feature],
-    derived: Sequence[Derived],
-    running: Sequence[Condition],
-) -> list[Score]:
-    """The scores of one machine's readings, from its very first one.
-
-    Args:
-        scorer: The booster.
-        readings: n readings in the order in which they arrived.
-        features: The manifest's.
-        derived: The manifest's.
-        running: The manifest's; empty for always.
-
-    Returns:
-        n scores.
-
-    Raises:
-        ModelError: The booster cannot score them.
-    """
-    rows = np.array([[feature.number(reading.values[feature.name]) for feature in features] for reading in readings])
-    if derived:
-        names = [feature.name for feature in features]
-        columns = [(condition, names.index(condition.feature)) for condition in running]
-        counts = [all(holds(condition, row[column]) for condition, column in columns) for row in rows.tolist()]
-        history = History(Plan.of(derived, names))
-        past = history.update_many([""] * len(rows), [reading.seconds for reading in readings], rows, counts)
-        rows = np.hstack([rows, past])
-    return scorer.score(rows.astype(np.float32))
 
 
 def parse_booster(data: bytes) -> xgboost.Booster:

@@ -22,8 +22,9 @@ import numpy.typing as npt
 import xgboost
 from pydantic import TypeAdapter, ValidationError
 
-from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, score_sequence, sha256
+from ml_inference.model.bundle import booster_version, load_model, parse_booster, refuse_newer, sha256
 from ml_inference.model.fields import Value
+from ml_inference.model.golden import score_sequence
 from ml_inference.model.manifest import (
     MANIFEST_FILE,
     BoosterFile,
