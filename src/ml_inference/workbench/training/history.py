@@ -149,13 +149,14 @@ def history_table(
     wanted[order] = latest
     if keep is not None:
         wanted = wanted[keep]
-    needed = np.unique(wanted[wanted >= 0])
-    described = _replay(values, readings, plan, needed, dtype)
-    if len(needed) == len(wanted) and len(wanted) and wanted.min() >= 0 and bool((np.diff(wanted) > 0).all()):
-        return described
     result = np.full((len(wanted), len(plan.derived)), np.nan, dtype=dtype)
-    known = wanted >= 0
-    result[known] = described[np.searchsorted(needed, wanted[known])]
+    # Each reading is described in one row, and copied to the rows of late readings, which see the same state.
+    described = np.full(len(readings.rows), -1, dtype=np.intp)
+    known = np.flatnonzero(wanted >= 0)[::-1]
+    described[wanted[known]] = known
+    _replay(values, readings, plan, described, result)
+    copies = known[described[wanted[known]] != known]
+    result[copies] = result[described[wanted[copies]]]
     return result
 
 
@@ -298,13 +299,24 @@ class _Readings:
 
 
 def _replay(
-    values: npt.NDArray[np.floating[Any]], readings: _Readings, plan: Plan, needed: Ints, dtype: npt.DTypeLike
-) -> npt.NDArray[np.floating[Any]]:
-    """The derived features of some of the readings, shape (needed, k)."""
+    values: npt.NDArray[np.floating[Any]],
+    readings: _Readings,
+    plan: Plan,
+    described: Ints,
+    result: npt.NDArray[np.floating[Any]],
+) -> None:
+    """Describe readings.
+
+    Args:
+        values: Shape (n, f), the table's.
+        readings: m readings.
+        plan: What to compute.
+        described: Shape (m,): the row of the result that describes a reading; -1 for none.
+        result: Shape (rows, k), written to.
+    """
     lanes, shape = len(readings.starts), (3, len(plan.windows), len(plan.sources))
-    result = np.empty((len(needed), len(plan.derived)), dtype=dtype)
     if not len(readings.rows):
-        return result
+        return
     sources = list(plan.sources)
 
     def let_in(moments: Float64Array, step: int, active: int) -> Ints:
@@ -358,15 +370,12 @@ def _replay(
 
     # Second pass: from the true beginnings, with results.
     moments = initial
-    places = np.full(len(readings.rows), -1, dtype=np.intp)
-    places[needed] = np.arange(len(needed))
     for step, active in enumerate(actives):
         at = let_in(moments, step, active)
-        to = places[at]
+        to = described[at]
         asking = np.flatnonzero(to >= 0)
         if len(asking):
             result[to[asking]] = describe(plan, moments[asking], baselines[taken[at[asking]]])
-    return result
 
 
 def _combined(old: Float64Array, new: Float64Array, decay: Float64Array) -> Float64Array:
