@@ -24,8 +24,8 @@ $(READY): requirements-dev.lock pyproject.toml packages/greengrass-sandbox/pypro
 		-e . -e packages/greengrass-sandbox
 	@touch $@
 
-demo: $(READY)  ## the whole line on this machine: simulator, component, nucleus stand-in, live view
-	@$(BIN)/ml-inference demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+demo:  ## the whole line on this machine: simulator, component, nucleus stand-in, live view
+	@$(PYTHON) scripts/demo.py $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
 # Two more workers than cores, since tests wait for processes.
 test: $(READY)  ## all tests

@@ -182,7 +182,9 @@ class Launcher:
 
     def _environments(self, app: Path) -> "list[Path]":
         """Where the environment of an unpacked artifact may be, one place for each Python version."""
-        return [self.home / environment_name(app / "requirements.lock", version) for version in SUPPORTED]
+        return [
+            self.home / environment_name((app / "requirements.lock").read_bytes(), version) for version in SUPPORTED
+        ]
 
     def _environment(self) -> "Path | None":
         """The artifact's environment, if it is there."""
@@ -209,7 +211,7 @@ class Launcher:
                 with zipfile.ZipFile(str(self.archive)) as opened:
                     opened.extractall(str(temporary), wheels)
                 options, index = ["--no-index", "--find-links", str((temporary / wheels[0]).parent)], False
-            environment = self.home / environment_name(self.app / "requirements.lock", python.version)
+            environment = self.home / environment_name((self.app / "requirements.lock").read_bytes(), python.version)
             build_environment(python, self.app / "requirements.lock", temporary, options, index=index)
             publish(temporary / "venv", environment)
         finally:
@@ -245,14 +247,14 @@ class Launcher:
             remove(path)
 
 
-def environment_name(lock: Path, version: str) -> str:
+def environment_name(lock: bytes, version: str) -> str:
     """The directory's name of the environment with the packages of a lock file.
 
     Args:
-        lock: The lock file.
+        lock: Content of the lock file.
         version: Of Python.
     """
-    return f"venv-{_digest(lock.read_bytes())}-{version}"
+    return f"venv-{_digest(lock)}-{version}"
 
 
 def build_environment(
@@ -287,7 +289,8 @@ def build_environment(
     with zipfile.ZipFile(python.pip) as wheel:
         wheel.extractall(str(folder / "pip"))
     # -I: nothing in the environment's variables or in a home directory reaches this pip but what is handed on here.
-    pip = [str(target / "bin" / "python"), "-I", str(folder / "pip" / "pip")]
+    # -u: what it prints comes at once.
+    pip = [str(target / "bin" / "python"), "-I", "-u", str(folder / "pip" / "pip")]
     settings = index_settings(pip, variables) if index else {}
     variables = {name: value for name, value in variables.items() if not name.startswith("PIP_")}
     variables.update(settings, PIP_CONFIG_FILE=os.devnull)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import importlib.util
 import json
 import queue
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds of telemetry")
     parser.add_argument("--profile", choices=("lite", "classic"), default="lite", help="runtime (default: lite)")
     parser.add_argument("--machines", type=int, default=4, help="number of cylinders (default: 4)")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        metavar="DIR",
+        help="made for a lock file that covers every component; default: each component makes its own, as on a device",
+    )
     parser.add_argument("--offline-after", type=float, metavar="S", help="take the cloud away after S seconds, for 5 s")
 
 
@@ -58,7 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seconds = None
     console = Console()
     try:
-        with _terminated_like_interrupted(), Sandbox(root, arguments.profile, arguments.machines) as sandbox:
+        with (
+            _terminated_like_interrupted(),
+            _only_one(root, arguments.environment),
+            Sandbox(root, arguments.profile, arguments.machines, arguments.environment) as sandbox,
+        ):
             books = Books(simulator=sandbox.simulator)
             with contextlib.suppress(KeyboardInterrupt):
                 view = _live(console, books) if console.is_terminal else _plain(console, books)
@@ -186,6 +198,23 @@ class Books:
         return "\n".join(f"  {name:<10}{count:>6}  {text}" for name, count, text in rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component of the demo.
+
+    Attributes:
+        project: Its folder in the checkout.
+        settings: What the deployment merges into its configuration.
+    """
+
+    project: str
+    settings: dict[str, Any]
+
+
+LISTENERS = (Part(".", {"HealthIntervalSeconds": 2, "DebounceReadings": 3}),)
+"""What is deployed first; the simulator follows when these listen. requirements-demo.lock covers them all."""
+
+
 class Sandbox:
     """The nucleus stand-in, driven over its standard input and output.
 
@@ -193,6 +222,7 @@ class Sandbox:
         root: The checkout.
         profile: `lite` or `classic`.
         machines: Number of cylinders.
+        environment: Python environment that all components share; None: each makes its own.
 
     Attributes:
         simulator: The simulator's name.
@@ -202,15 +232,22 @@ class Sandbox:
         DemoError: A component cannot be built.
     """
 
-    def __init__(self, root: Path, profile: str, machines: int) -> None:
-        self.simulator_build = root / "components" / "simulator" / "greengrass-build"
-        component, self.simulator = (_build(root, project) for project in (root, root / "components" / "simulator"))
+    def __init__(self, root: Path, profile: str, machines: int, environment: Path | None = None) -> None:
         # One reading a second for each machine; a fault that takes hours on the line takes seconds here.
         story = {"Machines": machines, "Seed": 202, "FaultRate": 1.6, "Accelerate": 1800, "BadEvery": 25}
+        simulator = Part("components/simulator", story)
+        nucleus = root / ".sandbox" / profile
         self._command = [sys.executable, "-m", "greengrass_sandbox", "--json", "--profile", profile]
-        self._command += ["--root", str(root / ".sandbox" / profile), "--deploy", str(root / "greengrass-build")]
-        self._command += ["--merge", f"{component}={json.dumps({'HealthIntervalSeconds': 2, 'DebounceReadings': 3})}"]
-        self._command += ["--merge", f"{self.simulator}={json.dumps(story)}"]
+        self._command += ["--root", str(nucleus)]
+        for part in (*LISTENERS, simulator):
+            project = root / part.project
+            name = _build(root, project)
+            if environment is not None:
+                _share(environment.resolve(), root, project / "greengrass-build", nucleus / "work" / name)
+            self._command += ["--merge", f"{name}={json.dumps(part.settings)}"]
+            if part is not simulator:
+                self._command += ["--deploy", str(project / "greengrass-build")]
+        self.simulator, self.simulator_build = name, root / simulator.project / "greengrass-build"
         self._command += ["--watch", "ml/inference/#", "--watch-cloud", "greengrass/ml/inference/#"]
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
@@ -277,6 +314,56 @@ def _build(root: Path, project: Path) -> str:
     return str(name)
 
 
+def _share(environment: Path, root: Path, build: Path, work: Path) -> None:
+    """Put an environment where the launcher of a component looks for its own.
+
+    Args:
+        environment: Has at least what the component's lock file names.
+        root: The checkout.
+        build: What was built of the component.
+        work: Its work directory.
+    """
+    sys.path.insert(0, str(root / "device"))
+    from launcher import environment_name  # noqa: PLC0415 - it lies in no package
+
+    (archive,) = build.glob("artifacts/*/*/*.zip")
+    with zipfile.ZipFile(archive) as opened:
+        lock = opened.read("requirements.lock")
+    link = work / "runtime" / environment_name(lock, f"{sys.version_info.major}.{sys.version_info.minor}")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(environment)
+
+
+@contextlib.contextmanager
+def _only_one(root: Path, environment: Path | None) -> Iterator[None]:
+    """Keep a second demo out of the checkout: both would use the same folders.
+
+    Args:
+        root: The checkout.
+        environment: Given by `scripts/demo.py`, which has seen to it already.
+
+    Raises:
+        DemoError: There is one.
+    """
+    if environment is not None:
+        yield
+        return
+    folder = root / ".sandbox"
+    try:
+        folder.mkdir(exist_ok=True)
+        file = (folder / "demo.lock").open("a")
+    except OSError as error:
+        raise DemoError(f"cannot use {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(f"a demo already runs in this checkout ({folder}): end it first") from None
+        yield
+
+
 class _Show:
     """Where the play is shown: `refresh` after each event, `tell` for a line that stays."""
 
@@ -288,7 +375,8 @@ class _Show:
 
 
 def _play(sandbox: Sandbox, books: Books, arguments: argparse.Namespace, show: _Show) -> None:
-    show.tell("installing the components from their recipes (the first time this fetches some 80 MB of packages) ...")
+    first = "" if arguments.environment else " (the first time this fetches some 80 MB of packages)"
+    show.tell(f"installing the components from their recipes{first} ...")
     _until_listening(sandbox, books, show)
     sandbox.say(f"deploy {sandbox.simulator_build}")
     began: float | None = None
