@@ -412,6 +412,9 @@ def _output(
     unreachable = re.search("connection broken by (.*)", told)
     if unreachable:
         causes = [f"the package index cannot be reached: {unreachable.group(1)}"]
+    absent = re.search(r"requirement (\S+).*\(from versions: none\)", told)
+    if absent and not unreachable:
+        causes = [f"the package index cannot be reached, or has no {absent.group(1)}"]
     raise InstallError(f"{what}: {' '.join(causes)}")
 
 

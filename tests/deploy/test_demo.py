@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from ml_inference.workbench.commands.demo import Books, DemoError
+from ml_inference.workbench.commands.demo import LISTENERS, Books, DemoError, Part
 
+CHECKOUT = Path(__file__).parents[2]
 Command = Callable[..., Any]
 MakeCheckout = Callable[[], Path]
 
@@ -74,7 +78,7 @@ def test_an_installation_that_fails_says_why(renamed: Path, command: Command) ->
     assert line.endswith(": no room")
 
 
-def test_a_nucleus_that_has_ended_is_one_line(renamed: Path, command: Command) -> None:
+def test_a_checkout_that_cannot_be_written_to_is_one_line(renamed: Path, command: Command) -> None:
     (renamed / ".sandbox").write_text("in the place of the stand-in's folder")
     done = command(sys.executable, "-m", "ml_inference", "demo", cwd=renamed)
     assert done.returncode == 1
@@ -100,3 +104,66 @@ def test_a_result_that_reaches_the_cloud_twice_counts_once() -> None:
 def test_what_the_stand_in_refuses_ends_the_demo() -> None:
     with pytest.raises(DemoError, match="no such component"):
         Books(simulator="com.acme.Line").take({"event": "error", "message": "no such component"})
+
+
+def test_the_demos_lock_covers_the_lock_of_each_component_with_the_same_versions(checkout: Path) -> None:
+    def pins(path: Path) -> set[str]:
+        return set(re.findall(r"^[a-z0-9-]+==\S+", path.read_text(), re.MULTILINE))
+
+    demo = pins(checkout / "requirements-demo.lock")
+    for part in (*LISTENERS, Part("components/simulator", {})):
+        assert pins(checkout / part.project / "requirements.lock") <= demo
+
+
+def test_a_second_demo_in_one_checkout_says_so(renamed: Path, command: Command, checkout: Path) -> None:
+    folder = renamed / ".sandbox"
+    folder.mkdir()
+    with (folder / "demo.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for program in ((sys.executable, "-m", "ml_inference", "demo"), ("python3", "scripts/demo.py")):
+            done = command(*program, cwd=renamed)
+            assert done.returncode == 1
+            assert done.stderr.endswith(f": a demo already runs in this checkout ({folder}): end it first\n")
+            assert done.stderr.count("\n") == 1
+
+
+def start(checkout: Path, command: Command, **variables: str) -> Any:
+    """The demo in a checkout that has what it needs to prepare its environment."""
+    shutil.copyfile(CHECKOUT / "requirements-demo.lock", checkout / "requirements-demo.lock")
+    return command("python3", "scripts/demo.py", cwd=checkout, variables=variables)
+
+
+def test_without_a_package_index_the_demo_says_so_and_leaves_nothing_half_made(
+    make_checkout: MakeCheckout, command: Command
+) -> None:
+    copy = make_checkout()
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_FIND_LINKS": ""}
+    done = start(copy, command, **nowhere, PIP_CONFIG_FILE=os.devnull)
+    assert done.returncode != 0
+    assert done.stderr.startswith("make demo: pip install: the package index cannot be reached")
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (copy / ".sandbox").iterdir()] == ["demo.lock"]
+
+
+def test_a_python_that_cannot_make_environments_is_one_line(make_checkout: MakeCheckout, command: Command) -> None:
+    code = (
+        "import sys; sys.path[:0] = ['scripts', 'device']; import launcher; launcher.SUPPORTED = ('3.99',); import demo; "
+        "sys.exit(demo.main())"
+    )
+    done = command(sys.executable, "-c", code, cwd=make_checkout())
+    assert done.returncode == 1
+    assert done.stderr.startswith("make demo: needs a Python 3.99; found: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_progress_in_a_log_is_a_line_a_step(checkout: Path, command: Command) -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import demo; progress = demo.Progress(2); "
+        "[progress(line) for line in ('Collecting numpy==2 (from -r x)', 'Downloading numpy', 'Installing collected packages: n')]; "
+        "progress.end()"
+    )
+    done = command(sys.executable, "-c", code, cwd=checkout)
+    first, second, last = done.stdout.splitlines()
+    assert first.startswith("make demo: preparing its environment")
+    assert second == "  unpacking the packages"
+    assert re.fullmatch(r"  ready after \d+ s", last)
