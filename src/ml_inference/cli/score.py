@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ml_inference.cli.options import OptionError, add_table_options, dialect, table_options
-from ml_inference.model.bundle import load_model, load_verified
+from ml_inference.model.bundle import Model, load_model, load_verified
 from ml_inference.model.manifest import ModelError
+from ml_inference.model.objectives import objective_of
 from ml_inference.offline.replay import Source, Totals, compare, score_table
 from ml_inference.offline.tables import Part, TableError, split_table, table_files
 from ml_inference.scoring.judgement import Judgement
@@ -92,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _score(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     model = load_verified(arguments.model)
+    _require_threshold(arguments, model)
     table = _source(arguments)
     parts = [Part()]
     # A machine's alarms and past depend on all readings before.
@@ -190,6 +192,14 @@ def _processes(arguments: argparse.Namespace, file: Path) -> int:
     except OSError:
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), size // _BYTES_PER_PROCESS))
+
+
+def _require_threshold(arguments: argparse.Namespace, model: Model) -> None:
+    objective = objective_of(model.manifest.objective)
+    if arguments.threshold is not None and not objective.threshold:
+        raise OptionError(
+            f"--threshold: a score of {model.manifest.objective} is {objective.score}, which no threshold is compared with"
+        )
 
 
 def _judgement(arguments: argparse.Namespace) -> Judgement:

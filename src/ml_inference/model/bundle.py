@@ -25,6 +25,7 @@ from ml_inference.model.manifest import (
     read_file,
     read_manifest_bytes,
 )
+from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import Scorer, reason
 from ml_inference.model.trust import check_signature
 from ml_inference.model.verification import verify_in_child
@@ -203,5 +204,6 @@ def _check_features(booster: xgboost.Booster, manifest: Manifest) -> None:
 
 def _check_objective(booster: xgboost.Booster, manifest: Manifest) -> None:
     objective = booster_objective(booster)
+    objective_of(objective)
     if objective != manifest.objective:
         raise ModelError(f"objective: the booster's is {objective!r}, the manifest says {manifest.objective!r}")

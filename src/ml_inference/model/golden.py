@@ -11,6 +11,7 @@ import numpy as np
 
 from ml_inference.model.history import History, Plan
 from ml_inference.model.manifest import Feature, Manifest, ModelError, scores_agree
+from ml_inference.model.objectives import is_abnormal, reasons
 from ml_inference.model.over_time import Condition, Derived, TimedReading, holds
 from ml_inference.model.scorer import Score, Scorer
 
@@ -30,11 +31,7 @@ def check_golden(manifest: Manifest, scorer: Scorer) -> None:
         (score,) = scorer.score([row])
         if not scores_agree(golden.score, score):
             raise ModelError(f"golden: reading {number} scores {score}, the manifest says {golden.score}")
-    classes = len(score) if isinstance(score, list) else None
-    names = manifest.classes
-    if names is not None and classes is not None and classes != len(names):
-        raise ModelError(f"classes: the manifest names {len(names)}, the booster has {classes}")
-    scorer.contributions(rows[:1])
+    _check_explanation(manifest, scorer, rows)
     for number, sequence in enumerate(manifest.golden_sequences):
         scores = score_sequence(scorer, sequence.readings, manifest.features, manifest.derived, manifest.running or ())
         for place, (expected, score) in enumerate(zip(sequence.scores, scores, strict=True)):
@@ -42,6 +39,21 @@ def check_golden(manifest: Manifest, scorer: Scorer) -> None:
                 raise ModelError(
                     f"golden_sequences: reading {place} of sequence {number} scores {score}, the manifest says {expected}"
                 )
+
+
+def _check_explanation(manifest: Manifest, scorer: Scorer, rows: Sequence[Sequence[float]]) -> None:
+    """Explain one golden reading, an abnormal one where there is one, as operation does."""
+    scores = [golden.score for golden in manifest.golden]
+    verdicts = [is_abnormal(score, manifest.threshold, manifest) for score in scores]
+    at = verdicts.index(True) if True in verdicts else 0
+    contributions = scorer.contributions([rows[at]])[0]
+    classes = len(contributions) if contributions.ndim > 1 else None
+    names = manifest.classes
+    if names is not None and classes != len(names):
+        raise ModelError(f"classes: the manifest names {len(names)}, the booster has {classes or 'none'}")
+    own = reasons(contributions, scores[at], manifest)
+    if own is not None and (own.shape != (len(rows[at]),) or not np.isfinite(own).all()):
+        raise ModelError(f"golden: the explanation of reading {at} is not a finite number for each feature")
 
 
 def score_sequence(

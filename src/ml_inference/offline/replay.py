@@ -20,9 +20,10 @@ import numpy as np
 from ml_inference.delivery.encoding import dump
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import Manifest
+from ml_inference.model.objectives import abnormality
 from ml_inference.offline.tables import Broken, Dialect, Document, Part, read_documents
 from ml_inference.scoring.judgement import Judgement
-from ml_inference.scoring.outcomes import FieldError, JsonObject, Rejection, Result, Score
+from ml_inference.scoring.outcomes import FieldError, JsonObject, Rejection, Result
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
 
@@ -224,7 +225,7 @@ class Comparison:
     def add(self, first: Result | Rejection, second: Result | Rejection) -> None:
         """Count one reading."""
         if isinstance(first, Result) and isinstance(second, Result):
-            shift = _abnormality(second.score, self.second) - _abnormality(first.score, self.first)
+            shift = abnormality(second.score, self.second) - abnormality(first.score, self.first)
             self.shifts.append(shift)
             self.overall.add(first, second, shift)
             self.machines.setdefault(first.equipment_id, Agreement()).add(first, second, shift)
@@ -285,9 +286,3 @@ def _verdict(result: Result) -> bool | int | None:
     if result.abnormal is None and isinstance(result.score, list):
         return result.score.index(max(result.score))
     return result.abnormal
-
-
-def _abnormality(score: Score, manifest: Manifest) -> float:
-    if not isinstance(score, list):
-        return score
-    return 0.0 if manifest.normal_class is None else 1.0 - score[manifest.normal_class]

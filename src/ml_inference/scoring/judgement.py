@@ -1,6 +1,6 @@
-"""How a score becomes a verdict: the threshold in force and the rule that applies it.
+"""How scores become verdicts: what is configured on top of the model, and the threshold in force.
 
-Pure, and the only place that knows the rule; it never sees a reading.
+Pure; it never sees a reading. The rule itself stands with the objectives (`model.objectives`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ml_inference.model.manifest import Manifest
-from ml_inference.scoring.outcomes import Score
+from ml_inference.model.objectives import OBJECTIVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,8 @@ class Judgement:
     explain_top_k: int = 3
 
     def threshold_for(self, manifest: Manifest) -> float | None:
-        """The threshold in force for a model; None where neither the configuration nor the manifest sets one."""
+        """The threshold in force for a model; None where none is set, or where the score is a verdict or a class itself."""
+        objective = OBJECTIVES.get(manifest.objective)
+        if objective is not None and not objective.threshold:
+            return None
         return manifest.threshold if self.threshold is None else self.threshold
-
-
-def is_abnormal(score: Score, threshold: float | None, normal_class: int | None) -> bool | None:
-    """Apply the threshold to one score.
-
-    Args:
-        score: The booster's output: a number, or the probability of each class.
-        threshold: From where on it is abnormal; None where none is set.
-        normal_class: Index of the class of normal operation; None where the model names none.
-
-    Returns:
-        The verdict; None where no verdict can be given.
-    """
-    if threshold is None:
-        return None
-    if isinstance(score, list):
-        return None if normal_class is None else 1.0 - score[normal_class] >= threshold
-    return score >= threshold

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from ml_inference.model.bundle import Model
 from ml_inference.model.history import History, HistoryError, Plan
 from ml_inference.model.manifest import ModelError
+from ml_inference.model.objectives import is_abnormal, reasons
 from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
 from ml_inference.monitoring.states import MachineStates
 from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, AlarmSettings, Seen, Watch
-from ml_inference.scoring.judgement import Judgement, is_abnormal
+from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
 from ml_inference.times import parse_timestamp
@@ -161,8 +162,7 @@ class Pipeline:
         manifest = self._model.manifest
         threshold = self._judgement.threshold_for(manifest)
         verdicts = [
-            None if isinstance(score, ModelError) else is_abnormal(score, threshold, manifest.normal_class)
-            for score in scores
+            None if isinstance(score, ModelError) else is_abnormal(score, threshold, manifest) for score in scores
         ]
         explanations = self._explain(readings, scores, verdicts)
         arrived = parse_timestamp(self._clock())
@@ -216,10 +216,18 @@ class Pipeline:
     def _largest(
         self, contributions: npt.NDArray[np.float32], score: Score | ModelError, values: Sequence[float]
     ) -> tuple[Explanation, ...]:
-        # Of a multi-class model: why it is the class that it most likely is.
-        own = contributions[score.index(max(score))] if isinstance(score, list) else contributions
+        if isinstance(score, ModelError):
+            return ()
+        own = reasons(contributions, score, self._model.manifest)
+        if own is None:
+            return ()
+        if self._model.manifest.derived:
+            own = self._by_sensor(own)
         features = self._model.manifest.features
         largest = (-own).argsort(kind="stable")[: self._judgement.explain_top_k].tolist()
+        if contributions.ndim > 1:
+            # What argues for another class is no reason of this one.
+            largest = [column for column in largest if own[column] > 0.0]
         return tuple(
             Explanation(
                 feature=features[column].name,
@@ -291,7 +299,7 @@ class Pipeline:
     def _judge(self, held: _Waiting, row: Sequence[float], score: Score) -> Result:
         reading, seen, manifest = held.reading, held.seen, self._model.manifest
         threshold = self._judgement.threshold_for(manifest)
-        abnormal = is_abnormal(score, threshold, manifest.normal_class)
+        abnormal = is_abnormal(score, threshold, manifest)
         verdict = None
         if self._watch is not None and seen is not None and self._watch.alarmed and isinstance(score, float):
             verdict = self._watch.judge(seen, score, partial(self._contributions, row))
@@ -342,8 +350,6 @@ class Pipeline:
             values = self._model.scorer.contributions([row])[0]
         except ModelError:
             return (), None
-        if self._model.manifest.derived and not isinstance(score, list):
-            values = self._by_sensor(values)
         explanation = self._largest(values, score, row)
         if machine is not None:
             machine.explanation = None if alarm is None else (alarm.id, held.seconds, explanation)

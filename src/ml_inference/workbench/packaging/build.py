@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from ml_inference.model.bundle import MAX_BOOSTER_BYTES, booster_objective, booster_version, parse_booster, refuse_newer
 from ml_inference.model.manifest import Feature, Manifest, booster_feature_name, scores_agree
+from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import FloatArray, Score, Scorer
 from ml_inference.offline.tables import (
     Broken,
@@ -32,9 +33,6 @@ from ml_inference.workbench.packaging.formats import HEAD_BYTES, Kind, kind_of, 
 from ml_inference.workbench.packaging.readings import confusable, golden_candidates
 from ml_inference.workbench.packaging.request import Report, Request
 from ml_inference.workbench.writer import with_histograms, write_model
-
-EVEN_ODDS = 0.5
-"""Threshold of `binary:logistic` where none is given: what SageMaker's container and scikit-learn's `predict` use."""
 
 _NAMES_SHOWN = 8
 
@@ -79,7 +77,7 @@ def build(request: Request) -> Report:
         version=request.version,
         features=features,
         rows=golden_candidates(forest, scorer, features, rows),
-        threshold=_threshold(request, booster_objective(booster), notes),
+        threshold=_threshold(request, booster_objective(booster), _outputs(scorer, features), notes),
         classes=request.classes,
         normal_class=_normal_class(request),
         source=request.label,
@@ -214,7 +212,7 @@ def _documents(request: Request, features: Sequence[Feature]) -> Iterator[tuple[
     """What stands in each row, after its place."""
     names = frozenset(feature.name for feature in features)
     for file, number, item in read_documents(request.data, request.dialect, numbers=names):
-        place = f"{file.name} line {number}"
+        place = f"line {number}" + (f" of {file.name}" if len(request.data) > 1 else "")
         if isinstance(item, Broken):
             raise TableError(f"{file}: line {number}: {item.reason}")
         if not isinstance(item, bytes):
@@ -318,18 +316,37 @@ def _differences(
     ]
 
 
-def _threshold(request: Request, objective: str, notes: list[str]) -> float | None:
-    several = objective.startswith("multi:")
+def _outputs(scorer: Scorer, features: Sequence[Feature]) -> int:
+    """How many numbers the booster gives for a reading."""
+    (score,) = scorer.score(np.zeros((1, len(features)), dtype=np.float32))
+    return len(score) if isinstance(score, list) else 1
+
+
+def _threshold(request: Request, name: str, outputs: int, notes: list[str]) -> float | None:
+    objective = objective_of(name)
+    several = objective.classes
+    notes.append(
+        f"a score is {objective.score} ({name})" + (f"; {outputs} of them" if outputs > 1 and not several else "")
+    )
     if request.classes is not None and not several:
-        raise PackagingError(f"classes: the objective {objective} has none")
+        raise PackagingError(f"classes: the objective {name} has none")
     if request.threshold is not None:
+        if not objective.threshold:
+            raise PackagingError(
+                f"threshold: a score of {name} is {objective.score}, so there is nothing to compare with a threshold"
+                + ("; what is abnormal follows from --normal-class" if several else "")
+            )
         if several and request.normal_class is None:
             raise PackagingError("threshold: of a multi-class model it needs a --normal-class")
+        if outputs > 1 and not several:
+            raise PackagingError(
+                f"threshold: the model gives {outputs} numbers for a reading, of which none is the verdict"
+            )
         return request.threshold
-    if objective == "binary:logistic" or (objective == "multi:softprob" and request.normal_class is not None):
-        notes.append(f"threshold {EVEN_ODDS}, even odds, since none is given")
-        return EVEN_ODDS
-    return None
+    if not objective.threshold or objective.even_odds is None or (several and request.normal_class is None):
+        return None
+    notes.append(f"threshold {objective.even_odds:g}, even odds, since none is given")
+    return objective.even_odds
 
 
 def _normal_class(request: Request) -> int | None:

@@ -66,6 +66,11 @@ def read_forest(booster: xgboost.Booster) -> list[Tree]:
     model = machine.get("gbtree", machine).get("model", {})
     if "trees" not in model:
         raise PackagingError(f"booster: is a {machine.get('name')} booster; only boosters of trees are served")
+    if any(int(tree["tree_param"].get("size_leaf_vector", "1")) > 1 for tree in model["trees"]):
+        raise PackagingError(
+            "booster: its trees have vector leaves (multi_strategy=multi_output_tree), whose scores xgboost cannot explain: "
+            "train it with multi_strategy=one_output_per_tree"
+        )
     if not model["trees"]:
         raise PackagingError("booster: holds no trees")
     features = booster.num_features()
