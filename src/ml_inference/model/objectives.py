@@ -136,7 +136,8 @@ def reasons(contributions: npt.NDArray[np.float32], score: Score, manifest: Mani
     normal = manifest.normal_class
     chances = np.eye(len(contributions))[int(score)] if not isinstance(score, list) else np.array(score)
     if normal is None:
-        return contributions[int(chances.argmax())]
+        likeliest: npt.NDArray[np.float32] = contributions[int(chances.argmax())]
+        return likeliest
     chances[normal] = -1.0
     against_normal: npt.NDArray[np.float32] = contributions[int(chances.argmax())] - contributions[normal]
     return against_normal
