@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ml_inference.model.fields import Finite, Strict, Value
-from ml_inference.model.over_time import Alarm, Condition, Derived, GoldenSequence, Seconds, Usual, with_offset
+from ml_inference.model.over_time import (
+    Alarm,
+    Condition,
+    Derived,
+    GoldenSequence,
+    MeanReference,
+    Seconds,
+    Usual,
+    with_offset,
+)
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 2
@@ -79,6 +88,7 @@ class Feature(Strict):
         withholdable: Whether the model was trained to do without it, should its sensor be faulty.
         categories: The texts that stand for its values, in the order of the booster's codes (0, 1, ...); None for a number.
         usual: What is usual for its sensor while the machine runs.
+        means: What is usual for its mean over a time, the reference for drift.
         usual_off: What is usual for it in off-time, where the manifest has a `running` condition.
     """
 
@@ -94,6 +104,7 @@ class Feature(Strict):
     )
     usual: Usual | None = None
     usual_off: Usual | None = None
+    means: list[MeanReference] | None = Field(default=None, min_length=1, max_length=8)
 
     @model_validator(mode="after")
     def _limits(self) -> Feature:
@@ -260,7 +271,9 @@ class Manifest(Strict):
             or any(
                 feature.missing_allowed
                 or feature.withholdable
-                or any(part is not None for part in (feature.categories, feature.usual, feature.usual_off))
+                or any(
+                    part is not None for part in (feature.categories, feature.usual, feature.usual_off, feature.means)
+                )
                 for feature in self.features
             )
         )

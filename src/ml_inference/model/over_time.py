@@ -190,6 +190,24 @@ class Usual(Strict):
         return self
 
 
+class MeanReference(Strict):
+    """How a sensor's mean over a time varied from machine to machine and from hour to hour in the training data.
+
+    Attributes:
+        window_seconds: Time constant of the mean.
+        mean: Mean of these means, in the feature's unit.
+        spread: Their standard deviation.
+        common: The part of it that all machines do together, and that does not average out over them.
+        limit: Distance from `mean`, in standard deviations, from which a mean is unusual: well beyond the furthest one.
+    """
+
+    window_seconds: Seconds
+    mean: Finite
+    spread: Positive
+    common: NotNegative = 0.0
+    limit: Positive
+
+
 def with_offset(value: str) -> str:
     """The time itself, if it is ISO 8601 with an offset.
 

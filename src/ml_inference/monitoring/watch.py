@@ -16,6 +16,7 @@ from typing import Any
 from ml_inference.model.manifest import Manifest
 from ml_inference.model.over_time import holds
 from ml_inference.monitoring.alarms import (
+    DRIFT,
     EQUIPMENT,
     SENSOR,
     SILENCE,
@@ -31,12 +32,15 @@ from ml_inference.monitoring.alarms import (
 )
 from ml_inference.monitoring.machines import Machine, Machines
 from ml_inference.monitoring.sensors import SensorState, SensorWatch
+from ml_inference.monitoring.shift import CLOSE_SHARE, Deviation, Means, ShiftWatch
 from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
 
 OFF = "off"
 FORMAT = 1
 """Of the state that is kept."""
+COMPARE_SECONDS = 60.0
+"""Time between two comparisons of the whole line with the training data."""
 FUTURE_SECONDS = 300.0
 """A reading further ahead of the clock is scored and leaves the state alone."""
 REASON_SECONDS = 60.0
@@ -65,6 +69,7 @@ class WatchedMachine(Machine):
         explained_at: Time of the latest explanation; -inf before there is one.
         unexplained: Normal readings since the latest explanation.
         explanation: The latest explanation of an abnormal reading, as it was given.
+        means: Its means over time; None before its first reading with this model.
     """
 
     __slots__ = (
@@ -72,6 +77,7 @@ class WatchedMachine(Machine):
         "explained_at",
         "explanation",
         "habit",
+        "means",
         "normal",
         "odds",
         "reasons",
@@ -90,6 +96,7 @@ class WatchedMachine(Machine):
         self.explained_at = -math.inf
         self.unexplained = NORMAL_READINGS // 2
         self.explanation: Any = None
+        self.means: Means | None = None
 
 
 @dataclass(slots=True)
@@ -179,6 +186,7 @@ class Watch:
         self._settings = settings or AlarmSettings()
         self._now = -math.inf
         self._swept = -math.inf
+        self._compared = -math.inf
         self._events: list[Event] = []
         self._silent: frozenset[str] = frozenset()
         self._feature_names: tuple[str, ...] = ()
@@ -204,6 +212,8 @@ class Watch:
         self._manifest = manifest
         self._model = (manifest.name, manifest.version)
         self._sensors = SensorWatch(manifest.features)
+        self._shift = ShiftWatch(manifest.features)
+        self._shifts: list[tuple[str, Deviation]] = []
         names = manifest.feature_names
         self._withholdable = frozenset(column for column, one in enumerate(manifest.features) if one.withholdable)
         self._running = [(names.index(one.feature), one) for one in manifest.running or ()]
@@ -218,6 +228,8 @@ class Watch:
         else:
             for machine in self.machines:
                 machine.normal = None
+        for machine in self.machines:
+            machine.means = None
         self._feature_names = names
         self.set(self._settings)
 
@@ -245,7 +257,7 @@ class Watch:
 
     # A reading, before it is scored.
 
-    def observe(
+    def observe(  # noqa: C901 - once for each reading, step by step in the order that matters
         self,
         equipment_id: str,
         seconds: float,
@@ -294,6 +306,8 @@ class Watch:
                 begins_anew = any(change.reason is not None for change in changes)
         seen = self._seen(machine, seconds, step, values)
         seen.off, seen.quiet, seen.suspicious, seen.begins_anew = off, quiet, suspicious, begins_anew
+        if self._shift.active and valid and seen.learns and machine.known:
+            self._compare(machine, seconds, seen.values)
         return seen
 
     def faulty(self, equipment_id: str) -> frozenset[int]:
@@ -341,6 +355,44 @@ class Watch:
                 SENSOR, machine.equipment_id, seconds, sensor=name, reason=reason, model=self._model
             )
             self._events.append(event)
+
+    # Drift.
+
+    def _compare(self, machine: WatchedMachine, seconds: float, values: Sequence[float]) -> None:
+        """Set a machine's means against the training data."""
+        if machine.means is None:
+            machine.means = self._shift.state()
+        if not self._shift.add(machine.means, seconds, values):
+            return
+        for found in self._shift.of_machine(machine.means):
+            name = self._feature_names[found.column]
+            # Where all machines read differently it is no matter of this one.
+            if self.book.find(DRIFT, "", name) is None or found.share < 1.0:
+                self._drifts(machine.equipment_id, found, seconds)
+
+    def _compare_line(self, now: float) -> None:
+        known = [one.means for one in self.machines if one.known and one.means is not None]
+        deviations = self._shift.of_line(known)
+        if len(known) > 1:  # the line of one machine is that machine
+            for found in deviations:
+                self._drifts("", found, now)
+        self._shifts = sorted((("", found) for found in deviations), key=lambda pair: -pair[1].share)
+
+    def _drifts(self, equipment_id: str, found: Deviation, seconds: float) -> None:
+        name = self._feature_names[found.column]
+        alarm = self.book.find(DRIFT, equipment_id, name)
+        if alarm is not None:
+            if found.share < CLOSE_SHARE:
+                self._events.append(self.book.close(alarm, max(seconds, alarm.opened)))
+        elif found.share >= 1.0 and not self._is_shelved(equipment_id):
+            where = "above" if found.deviations > 0 else "below"
+            reason = (
+                f"its mean over {found.window_seconds / 60:.0f} min lies {abs(found.deviations):.1f} standard deviations "
+                f"{where} that of the training data; {found.limit:.1f} are unusual"
+            )
+            self._events.append(
+                self.book.open(DRIFT, equipment_id, seconds, sensor=name, reason=reason, model=self._model)[1]
+            )
 
     # A reading, after it was scored.
 
@@ -504,6 +556,9 @@ class Watch:
         if now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
+        if self._shift.active and now - self._compared >= COMPARE_SECONDS:
+            self._compared = now
+            self._compare_line(now)
         if self._settings.silence_seconds == 0.0:
             return
         found = silent(
@@ -535,6 +590,20 @@ class Watch:
         for alarm in self.book:
             kinds[alarm.kind] = kinds.get(alarm.kind, 0) + 1
         return {"open": kinds, "machines": len(self.machines), "silent": len(self._silent)}
+
+    def shifts(self) -> list[dict[str, Any]] | None:
+        """The line's sensors that read most unusually, for the health message; None where nothing is compared."""
+        if not self._shift.active:
+            return None
+        return [
+            {
+                "feature": self._feature_names[found.column],
+                "deviations": round(found.deviations, 2),
+                "limit": found.limit,
+                "window_seconds": found.window_seconds,
+            }
+            for _, found in self._shifts[:REASONS]
+        ]
 
     # What people say.
 

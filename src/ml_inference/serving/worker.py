@@ -170,6 +170,9 @@ class Worker:
             message["drift"] = drift.as_message()
         watch = self._pipeline.watch
         if watch is not None:
+            shifts = watch.shifts()
+            if shifts is not None:
+                message["drift"] = {"largest": shifts}
             message["alarms"] = watch.as_message() | {"said_false": self._control.false_alarms if self._control else 0}
         challenger = self._challenger
         if challenger:

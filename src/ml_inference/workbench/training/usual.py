@@ -6,6 +6,7 @@ those of a broken sensor, or of a machine at fault, would make a fault usual.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_inference.model.manifest import Feature
-from ml_inference.model.over_time import Usual
+from ml_inference.model.over_time import MeanReference, Usual
 from ml_inference.monitoring.sensors import LEAST_SHARE, SensorWatch
+from ml_inference.monitoring.shift import KNOWN, MAX_SHARE, SAMPLE_SECONDS
 
 WINDOW_READINGS = 256
 """Readings of one machine in which the most common value is counted."""
@@ -27,6 +29,15 @@ MIN_READINGS = 500
 """From fewer readings nothing is said about a sensor."""
 MAX_WATCHED = 500_000
 """Readings that the device's watch is tried on; the rest would add minutes and little else."""
+
+MEAN_WINDOWS = (1_200.0, 14_400.0)
+"""Time constants of the means that drift is found by: twenty minutes for a line, four hours for a single machine as well."""
+MIN_MEANS = 50
+"""From fewer of them nothing is said about drift."""
+MIN_TOGETHER = 4
+LEAST_LIMIT = 4.5
+"""Standard deviations: of normally distributed means one in 150,000 lies beyond."""
+LIMIT_MARGIN = 1.25
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -72,7 +83,8 @@ def usual_values(
                         values[chosen, column], seconds[chosen], part[chosen], at_rest=name == "usual_off"
                     )
         described.append(feature.model_copy(update=update) if update else feature)
-    return _with_evidence(described, values, seconds, part, kind)
+    described = _with_evidence(described, values, seconds, part, kind)
+    return _with_means(described, values, machine[order], seconds, kind == 1)
 
 
 def _describe(
@@ -201,3 +213,85 @@ def _with_evidence(
         }
         updated.append(feature.model_copy(update=update) if update else feature)
     return updated
+
+
+def _with_means(
+    features: Sequence[Feature],
+    values: Float64Array,
+    machine: npt.NDArray[Any],
+    seconds: Float64Array,
+    running: npt.NDArray[np.bool_],
+) -> list[Feature]:
+    """What is usual for each sensor's mean over a time, as the device computes it."""
+    named = np.unique(machine)
+    # Sampled once a window: {feature: {window: [(period, machine, mean)]}}.
+    samples: dict[tuple[int, float], list[tuple[int, int, float]]] = {}
+    numeric = [column for column, feature in enumerate(features) if feature.categories is None]
+    for number, name in enumerate(named):
+        rows = np.flatnonzero((machine == name) & running)
+        if len(rows) < MIN_READINGS // 10:
+            continue
+        at = seconds[rows]
+        # As sampled by the device.
+        kept = rows[np.r_[True, np.diff(np.floor(at / SAMPLE_SECONDS)) > 0]]
+        steps = np.diff(seconds[kept], prepend=seconds[kept[0]])
+        for window in MEAN_WINDOWS:
+            shares = np.minimum(-np.expm1(-steps / window), MAX_SHARE)
+            operating = np.cumsum(np.minimum(steps, MAX_SHARE * MEAN_WINDOWS[0]))
+            period = np.floor(seconds[kept] / window).astype(int)
+            ends = np.flatnonzero(np.r_[period[1:] != period[:-1], True] & (operating >= KNOWN * window))
+            if not len(ends):
+                continue
+            for column in numeric:
+                means = _smoothed(values[kept, column], shares)[ends]
+                samples.setdefault((column, window), []).extend(
+                    (when, number, mean)
+                    for when, mean in zip(period[ends].tolist(), means.tolist(), strict=True)
+                    if np.isfinite(mean)
+                )
+    described = list(features)
+    for column in numeric:
+        found = [_mean_reference(window, samples.get((column, window), [])) for window in MEAN_WINDOWS]
+        references = [reference for reference in found if reference is not None]
+        if references:
+            described[column] = described[column].model_copy(update={"means": references})
+    return described
+
+
+def _smoothed(values: Float64Array, shares: Float64Array) -> Float64Array:
+    """The mean after each sample; values that are missing leave it as it is."""
+    result, mean = [], float("nan")
+    for value, share in zip(values.tolist(), shares.tolist(), strict=True):
+        if not math.isnan(value):
+            mean = value if math.isnan(mean) else mean + share * (value - mean)
+        result.append(mean)
+    return np.array(result)
+
+
+def _mean_reference(window: float, samples: Sequence[tuple[int, int, float]]) -> MeanReference | None:
+    if len(samples) < MIN_MEANS:
+        return None
+    periods, machines, means = (np.array(part) for part in zip(*samples, strict=True))
+    machine_count = len(np.unique(machines))
+    centre = float(means.mean())
+    # Few machines say little of how much others differ.
+    spread = float(means.std(ddof=1)) * (1.0 + 2.0 / machine_count)
+    if spread <= 1e-9 * max(1.0, abs(centre)):
+        return None
+    # Machines that share a period move together as far as the mean over them varies more than independent ones would.
+    _, place, together = np.unique(periods, return_inverse=True, return_counts=True)
+    sums = np.bincount(place, weights=means - centre)
+    enough = together >= MIN_TOGETHER
+    common = 0.0
+    if enough.sum() >= MIN_TOGETHER:
+        observed = float(np.mean((sums[enough] / together[enough]) ** 2))
+        alone = float(np.mean(spread**2 / together[enough]))
+        common = float(np.sqrt(max(0.0, observed - alone)))
+    furthest = float(np.abs(means - centre).max() / np.hypot(spread, common))
+    return MeanReference(
+        window_seconds=window,
+        mean=round(centre, 6),
+        spread=float(f"{spread:.6g}"),
+        common=float(f"{common:.6g}"),
+        limit=round(max(LEAST_LIMIT, LIMIT_MARGIN * furthest), 3),
+    )
