@@ -29,6 +29,7 @@ from pydantic.alias_generators import to_pascal
 
 from ml_inference.model.over_time import LONGEST_SECONDS, with_offset
 from ml_inference.model.trust import decode_public_key
+from ml_inference.times import time_zone
 from ml_inference.topics import cloud_topic, filters_overlap, publish_topic, subscribe_filter
 
 _FOREIGN_KEYS = frozenset({"accessControl"})
@@ -61,6 +62,11 @@ def _control_topic(topic: str) -> str:
     if topic and any(character in topic for character in "+#{}"):
         raise ValueError("must not hold '+', '#' or placeholders")
     return publish_topic(topic) if topic else topic
+
+
+def _zone(name: str) -> str:
+    time_zone(name)
+    return name
 
 
 def _until(entry: str) -> str:
@@ -125,6 +131,7 @@ class Configuration(BaseModel):
         silence_seconds: Seconds without a reading from which a machine is silent; None: learnt from its own interval; 0: off.
         maintenance: Machines under maintenance: their names, each optionally with `until` and a time.
         shelved: Machines whose alarms are shelved, likewise.
+        time_zone: Of times without an offset: a name of the IANA database, such as `Europe/Berlin`.
         label_key: Key of the label that the line itself sends with a reading; "" for none.
         explain_top_k: Features named with an abnormal result; 0 for none.
         max_queue: Messages that wait to be scored before the oldest are dropped.
@@ -165,6 +172,7 @@ class Configuration(BaseModel):
     maintenance: Annotated[list[Annotated[str, AfterValidator(_until)]], Lenient] = Field(default_factory=list)
     shelved: Annotated[list[Annotated[str, AfterValidator(_until)]], Lenient] = Field(default_factory=list)
     label_key: Annotated[str, Field(max_length=128)] = ""
+    time_zone: Annotated[str, AfterValidator(_zone)] = "UTC"
     explain_top_k: Annotated[int, Field(ge=0, le=20), Lenient] = 3
     max_queue: Annotated[int, Field(ge=1, le=1_000_000), Lenient] = 10_000
     outbox_max_megabytes: Annotated[int, Field(ge=0, le=100_000), Lenient] = 64

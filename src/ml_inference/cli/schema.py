@@ -15,6 +15,7 @@ from ml_inference.model.location import artifact_model_directory
 from ml_inference.model.manifest import Manifest, ModelError, read_manifest
 from ml_inference.scoring.outcomes import MAX_RECEIVED_CHARACTERS, JsonObject
 from ml_inference.scoring.readings import MAX_READINGS, reading_model
+from ml_inference.serving.control import REQUEST
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
@@ -34,6 +35,7 @@ _FIELD_ERROR: JsonObject = {
     },
     "required": ["loc", "type", "msg"],
 }
+_SENSOR_REASON: JsonObject = {"enum": ["stuck", "saturated", "missing", "inconsistent"]}
 _RESULT: JsonObject = {
     "type": "object",
     "properties": {
@@ -43,15 +45,20 @@ _RESULT: JsonObject = {
         "score": _SCORE,
         "threshold": {"type": ["number", "null"]},
         "abnormal": {"type": ["boolean", "null"]},
-        "state": {"enum": ["normal", "abnormal", None]},
+        "state": {"enum": ["normal", "abnormal", "off", None]},
         "model": _MODEL,
+        "smoothed_score": {"type": "number", "minimum": 0, "maximum": 1},
+        "sensors": {"type": "object", "additionalProperties": _SENSOR_REASON},
+        "missing": {"type": "array", "items": {"type": "string"}},
+        "forecast_hours": {"type": "number", "exclusiveMinimum": 0},
+        "explanation_age_seconds": {"type": "number", "minimum": 0},
         "explanation": {
             "type": "array",
             "items": {
                 "type": "object",
                 "properties": {
                     "feature": {"type": "string"},
-                    "value": {"type": "number"},
+                    "value": {"type": ["number", "null"]},
                     "unit": {"type": "string"},
                     "contribution": {"type": "number", "description": "in the booster's margin, such as log-odds"},
                 },
@@ -102,7 +109,36 @@ _ERROR: JsonObject = {
     },
     "required": ["correlation_id", "equipment_id", "errors", "received"],
 }
+_ALARM: JsonObject = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "joins the events of one alarm"},
+        "sequence": {"type": "integer", "minimum": 1, "description": "counts them; the same again in a repeat"},
+        "event": {"enum": ["opened", "updated", "closed"]},
+        "kind": {"enum": ["equipment", "sensor", "silence", "drift"]},
+        "equipment_id": {"type": "string"},
+        "sensor": {"type": ["string", "null"]},
+        "reason": {"type": "string"},
+        "opened": {"type": "string", "format": "date-time"},
+        "closed": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
+        "duration_seconds": {"type": "number", "minimum": 0},
+        "readings": {"type": "integer", "minimum": 1},
+        "score": {"type": ["number", "null"]},
+        "peak_score": {"type": ["number", "null"]},
+        "explanation": _RESULT["properties"]["explanation"],
+        "model": {"anyOf": [_MODEL, {"type": "null"}]},
+        "acknowledged": {"type": "boolean"},
+        "thing_name": {"type": "string", "description": "in the cloud"},
+    },
+    "required": [
+        *("id", "sequence", "event", "kind", "equipment_id", "sensor", "opened", "closed", "duration_seconds"),
+        *("readings", "score", "peak_score", "explanation", "model"),
+    ],
+}
 _COUNT = {"type": "integer", "minimum": 0}
+_TALLY: JsonObject = dict.fromkeys(("episodes", "noticed", "false_alarms"), _COUNT) | {
+    "machine_weeks": {"type": "number", "minimum": 0}
+}
 _HEALTH: JsonObject = {
     "type": "object",
     "properties": {
@@ -150,12 +186,32 @@ _HEALTH: JsonObject = {
                         "properties": {
                             "feature": {"type": "string"},
                             "psi": {"type": "number", "minimum": 0, "description": "population stability index"},
+                            "deviations": {"type": "number", "description": "from what is usual for the line's mean"},
+                            "limit": {"type": "number", "description": "from which that is unusual"},
+                            "window_seconds": {"type": "number"},
                         },
-                        "required": ["feature", "psi"],
+                        "required": ["feature"],
                     },
                 },
             },
-            "required": ["readings", "largest"],
+            "required": ["largest"],
+        },
+        "alarms": {
+            "type": "object",
+            "description": "of a model that knows of time",
+            "properties": {
+                "open": {"type": "object", "additionalProperties": _COUNT, "description": "by kind"},
+                "machines": _COUNT,
+                "silent": _COUNT,
+                "said_false": _COUNT,
+            },
+            "required": ["open", "machines", "silent", "said_false"],
+        },
+        "truth": {
+            "type": "object",
+            "description": "alarms against the line's own label",
+            "properties": _TALLY | {"worst": {"type": "object", "additionalProperties": {"properties": _TALLY}}},
+            "required": [*_TALLY, "worst"],
         },
         "challenger": {
             "type": "object",
@@ -207,7 +263,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_NAMES = ("configuration", "input", "result", "cloud", "error", "health", "manifest")
+_NAMES = ("configuration", "input", "result", "cloud", "error", "alarm", "control", "health", "manifest")
 
 
 def schemas(manifest: Manifest) -> dict[str, JsonObject]:
@@ -237,6 +293,8 @@ def schemas(manifest: Manifest) -> dict[str, JsonObject]:
         "result": {"$schema": _DIALECT, "title": "Result message"} | result,
         "cloud": {"$schema": _DIALECT, "title": "Message to AWS IoT Core", "allOf": [result, _TO_CLOUD]},
         "error": {"$schema": _DIALECT, "title": "Error message"} | _ERROR,
+        "alarm": {"$schema": _DIALECT, "title": "Alarm message"} | _ALARM,
+        "control": {"$schema": _DIALECT, "title": "Request about alarms"} | REQUEST.json_schema(),
         "health": {"$schema": _DIALECT, "title": "Health message"} | _HEALTH,
         "manifest": {"$schema": _DIALECT} | _schema_of(Manifest),
     }

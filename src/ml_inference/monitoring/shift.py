@@ -21,6 +21,8 @@ MAX_SHARE = 0.25
 """Most that one sample weighs, so that one reading after a gap does not stand for the gap."""
 KNOWN = 2.0
 """So many windows of operating time are needed before a mean is compared."""
+REACH = 3.0
+"""Spreads that one machine counts at most in the mean over the line."""
 CLOSE_SHARE = 0.7
 """An alarm closes when the deviation falls below this share of its limit."""
 
@@ -134,7 +136,9 @@ class ShiftWatch:
             for place, (_, reference) in enumerate(self._references):
                 mean = means.means[place]
                 if not math.isnan(mean) and means.seconds >= KNOWN * reference.window_seconds:
-                    sums[place] += mean
+                    # One broken sensor is not the line's matter: no machine counts for more than a few spreads.
+                    reach = REACH * math.hypot(reference.spread, reference.common)
+                    sums[place] += min(max(mean, reference.mean - reach), reference.mean + reach)
                     counts[place] += 1
         most: dict[int, Deviation] = {}
         for (column, reference), total, count in zip(self._references, sums, counts, strict=True):

@@ -11,6 +11,7 @@ import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timezone, tzinfo
 from typing import Any
 
 from ml_inference.model.manifest import Manifest
@@ -159,6 +160,8 @@ class AlarmSettings:
         silence_seconds: Seconds without a reading that are silence; None: learnt; 0: not watched.
         maintenance: Machines under maintenance, with the end in epoch seconds (infinity: until it is taken away).
         shelved: Machines whose alarms are shelved, likewise.
+        label_key: Key of the label that the line itself sends; "" for none.
+        zone: Of times without an offset.
     """
 
     smoothing_seconds: float | None = None
@@ -167,6 +170,8 @@ class AlarmSettings:
     silence_seconds: float | None = None
     maintenance: Mapping[str, float] = field(default_factory=dict)
     shelved: Mapping[str, float] = field(default_factory=dict)
+    label_key: str = ""
+    zone: tzinfo = timezone.utc
 
 
 class Watch:
@@ -299,6 +304,9 @@ class Watch:
         )
         suspicious = begins_anew = False
         if self._sensors.active and not quiet:
+            if state.faulty and any(column in state.faulty for column, _ in self._running):
+                # Whether it stands still cannot be known: only the faulty sensors are looked at, for whether they are well.
+                held = [column for column in range(len(values)) if column not in state.faulty]
             changes, suspicious = self._sensors.look(state, values, seconds, off=bool(off), held=held)
             if changes:
                 for change in changes:

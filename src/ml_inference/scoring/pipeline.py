@@ -22,7 +22,8 @@ from ml_inference.model.manifest import ModelError
 from ml_inference.model.objectives import is_abnormal, reasons
 from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
-from ml_inference.monitoring.states import MachineStates
+from ml_inference.monitoring.states import ABNORMAL, MachineStates
+from ml_inference.monitoring.truth import Truth
 from ml_inference.monitoring.watch import FUTURE_SECONDS, OFF, REASON_SECONDS, AlarmSettings, Seen, Watch
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
@@ -48,6 +49,9 @@ class Pipeline:
             Without it only single readings are judged.
         settings: What is configured about alarms.
         salt: What tells this device's alarms from another's, such as the thing's name.
+
+    Attributes:
+        truth: What the line's own label says of the alarms, where it sends one and the model knows of time.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Pipeline:
         self._states = MachineStates()
         self._watch: Watch | None = None
         self._history: History | None = None
+        self.truth = Truth()
         self.judge_by(judgement or Judgement())
         self.swap(model)
 
@@ -93,7 +98,7 @@ class Pipeline:
     def swap(self, model: Model) -> None:
         """Score with another model from the next message on; machines keep their states."""
         manifest = model.manifest
-        decoder = ReadingDecoder(manifest.features)
+        decoder = self._decoder_of(model)
         # With a reference for means over time these say more, and cry less often.
         compared = any(feature.means for feature in manifest.features)
         drift = Drift(manifest.features if self._watching and not compared else ())
@@ -116,8 +121,12 @@ class Pipeline:
         self._states.debounce = judgement.debounce_readings
         if settings is not None:
             self._settings = settings
+            self._decoder = self._decoder_of(self._model)
             if self._watch is not None:
                 self._watch.set(settings)
+
+    def _decoder_of(self, model: Model) -> ReadingDecoder:
+        return ReadingDecoder(model.manifest.features, self._settings.zone, self._settings.label_key)
 
     def process(self, payload: bytes) -> Outcome:
         """Score one message.
@@ -310,6 +319,14 @@ class Pipeline:
             state, changed = self._states.update(reading.equipment_id, abnormal=abnormal)
             if seen is not None and seen.off:
                 state = OFF
+        if reading.label is not None and held.learns and state != OFF:
+            self.truth.add(
+                reading.equipment_id,
+                held.seconds,
+                label=reading.label != 0.0,
+                alarmed=state == ABNORMAL,
+                horizon=manifest.horizon_seconds,
+            )
         explanation: tuple[Explanation, ...] = ()
         age = None
         if (abnormal or reading.explain) and self._judgement.explain_top_k:

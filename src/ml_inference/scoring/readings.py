@@ -51,6 +51,7 @@ class Reading:
         values: Feature values in the model's column order and units; NaN for one that is missing, the code of a category.
         held: Columns that a gateway merely repeated.
         explain: Whether a fresh explanation is asked for.
+        label: What the line itself says of the machine; None where it says nothing.
     """
 
     equipment_id: str
@@ -59,6 +60,7 @@ class Reading:
     values: tuple[float, ...]
     held: tuple[int, ...] = ()
     explain: bool = False
+    label: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +189,11 @@ class ReadingDecoder:
     Args:
         features: The model's inputs in column order.
         zone: Of times without an offset.
+        label_key: Key of the label that the line sends with a reading; "" for none.
     """
 
-    def __init__(self, features: Sequence[Feature], zone: tzinfo = timezone.utc) -> None:
+    def __init__(self, features: Sequence[Feature], zone: tzinfo = timezone.utc, label_key: str = "") -> None:
+        self._label_key = label_key
         self._zone = zone
         # The core validator itself, as the adapter's own method costs as much again as the validation of a reading.
         self._validate = TypeAdapter(reading_model(features)).validator.validate_python
@@ -259,6 +263,7 @@ class ReadingDecoder:
             values=tuple(map(held.__getitem__, self._columns)) if self._plain else self._numbers(held),
             held=tuple(self._names[name] for name in wish if name in self._names) if (wish := held.get("held")) else (),
             explain=bool(held.get("explain")),
+            label=_label(document.get(self._label_key)) if self._label_key else None,
         )
 
     def without(self, rejection: Rejection, columns: Collection[int]) -> Reading | None:
@@ -314,6 +319,16 @@ class ReadingDecoder:
         return tuple(
             feature.number(held[column]) for feature, column in zip(self._features, self._columns, strict=True)
         )
+
+
+def _label(value: Any) -> float | None:
+    """A number, or what a line writes for one; None for what says nothing."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, (bool, int, float)) and value == value else None  # noqa: PLR0124
 
 
 def _valid(feature: Feature) -> Any:

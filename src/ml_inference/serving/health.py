@@ -137,6 +137,7 @@ class Health:
             "input": self._subscription.problem,
             "control": self._requests.problem,
             "alarms": self._without_effect(),
+            "quality": worker.quality_problem if worker else None,
             "memory": worker.problem if worker else None,
             "model": self._models.problem,
             "challenger": self._models.challenger_problem,

@@ -14,6 +14,7 @@ from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.serving.exits import CannotStartError
 from ml_inference.serving.last_good import LastGood
+from ml_inference.times import time_zone
 
 logger = logging.getLogger(__name__)
 
@@ -117,4 +118,6 @@ def alarm_settings_of(configuration: Configuration) -> AlarmSettings:
         silence_seconds=configuration.silence_seconds,
         maintenance=dict(map(parse_until, configuration.maintenance)),
         shelved=dict(map(parse_until, configuration.shelved)),
+        label_key=configuration.label_key,
+        zone=time_zone(configuration.time_zone),
     )

@@ -128,7 +128,7 @@ class Worker:
 
         def change() -> None:
             if self._control:
-                reply(self._control.handle(payload, self._pipeline.watch))
+                reply(self._control.handle(payload, self._pipeline.watch, self._pipeline.truth.machines()))
             self._tell(self._pipeline.tick(0.0))
 
         self._changes.append(change)
@@ -173,11 +173,19 @@ class Worker:
             shifts = watch.shifts()
             if shifts is not None:
                 message["drift"] = {"largest": shifts}
+            if len(self._pipeline.truth):
+                message["truth"] = self._pipeline.truth.as_message()
             message["alarms"] = watch.as_message() | {"said_false": self._control.false_alarms if self._control else 0}
         challenger = self._challenger
         if challenger:
             message["challenger"] = challenger[1].as_message()
         return message
+
+    @property
+    def quality_problem(self) -> str | None:
+        """What the line's own label says is worse than the model promises."""
+        alarm = self._pipeline.model.manifest.alarm
+        return None if alarm is None else self._pipeline.truth.problem(alarm.measured)
 
     @property
     def problem(self) -> str | None:
