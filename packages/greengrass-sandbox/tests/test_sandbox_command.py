@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -256,3 +257,45 @@ def test_a_fault_verb_that_cannot_be_is_an_error_line(sandbox: Callable[..., San
     running.hear("ready")
     running.say(line)
     assert reason in running.hear("error")["message"]
+
+
+def test_verbs_of_greengrass_cli_are_obeyed(
+    sandbox: Callable[..., Sandbox], component_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = component_files(run="'echo hello; exec sleep 60'", configuration="{a: 1}")
+    running = sandbox("--profile", "classic")
+    running.hear("ready")
+    change = shlex.quote(json.dumps({NAME: {"MERGE": {"a": 2}}}))
+    running.say(f"deployment create --recipeDir {recipe.parent} --merge {NAME}=1.0.0 --update-config {change}")
+    identity = running.hear("deployment", state="QUEUED")["id"]
+    running.hear("state", component=NAME, state="RUNNING")
+    running.hear("log", line="hello")
+    while True:
+        running.say(f"deployment status {identity}")
+        if running.hear("deployment", id=identity)["state"] == "SUCCEEDED":
+            break
+    running.say("deployment list")
+    assert running.hear("deployment")["id"] == identity
+    running.say("component list")
+    assert running.hear("component", component=NAME)["version"] == "1.0.0"
+    running.say(f"component details {NAME}")
+    assert running.hear("component", component=NAME)["configuration"] == {"a": 2}
+    running.say(f"logs {NAME} 1")
+    assert running.hear("log", component=NAME)["line"] == "hello"
+    running.say(f"component restart {NAME}")
+    running.hear("state", component=NAME, state="STOPPING")
+    running.hear("state", component=NAME, state="RUNNING")
+    running.say("nucleus restart")
+    running.hear("state", component=NAME, state="STOPPING")
+    running.hear("state", component=NAME, state="RUNNING")
+    for wrong in (
+        "component",
+        "component dance",
+        "deployment",
+        "deployment create --colour red",
+        "nucleus",
+        "logs",
+        "dance now",
+    ):
+        running.say(wrong)
+        assert wrong in running.hear("error")["message"]

@@ -328,3 +328,73 @@ def test_startup_runs_once_and_stays_up_on_classic(classic: BackgroundNucleus, c
 
 def test_startup_breaks_on_lite(lite: BackgroundNucleus, component_files: Files) -> None:
     lite.deploy(component_files(startup="echo ready")).wait_for("BROKEN")
+
+
+def test_files_beside_the_artifacts_that_a_recipe_names_come_along(
+    nucleus: BackgroundNucleus, component_files: Files, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifacts" / NAME / "1.0.0" / "library"
+    folder.mkdir(parents=True)
+    (folder / "text.txt").write_text("not named in the recipe")
+    component = nucleus.deploy(component_files(run='"cat {artifacts:path}/library/text.txt"'), tmp_path / "artifacts")
+    component.wait_for("FINISHED")
+    assert component.log_path.read_text() == "not named in the recipe"
+
+
+@pytest.mark.parametrize(("profile", "ran"), [("lite", True), ("classic", False)])
+def test_skipif_skips_a_step_on_classic(nucleus: BackgroundNucleus, component_files: Files, ran: bool) -> None:
+    for number, condition in enumerate(("onpath sh", "exists /proc")):
+        step = f"{{Script: touch mark{number}, Skipif: {condition}}}"
+        component = nucleus.deploy(component_files(version=f"1.0.{number}", install=step, run="exec sleep 60"))
+        assert (component.work_path / f"mark{number}").exists() is ran
+    step = "{Script: touch done, Skipif: onpath no-such-program}"
+    component = nucleus.deploy(component_files(version="2.0.0", install=step, run="exec sleep 60"))
+    assert (component.work_path / "done").exists()
+
+
+@pytest.mark.parametrize(("profile", "times"), [("lite", 0), ("classic", 3)])
+def test_recover_runs_after_each_failure_on_classic(
+    nucleus: BackgroundNucleus, component_files: Files, times: int
+) -> None:
+    component = nucleus.deploy(component_files(run="exit 1", recover="echo x >> recoveries"))
+    component.wait_for("BROKEN")
+    path = component.work_path / "recoveries"
+    assert (len(path.read_text().split()) if path.exists() else 0) == times
+
+
+@pytest.mark.parametrize("profile", ["classic"])
+def test_a_container_image_is_not_pulled_and_anything_else_is_asked_for(
+    nucleus: BackgroundNucleus, component_files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = component_files(run="exec sleep 60")
+    text = recipe.read_text()
+    recipe.write_text(text + "    Artifacts: [{Uri: 'docker:registry/image:1'}]\n")
+    assert nucleus.deploy(recipe).state == "RUNNING"
+    assert "docker:registry/image:1 is not pulled" in caplog.text
+    recipe.write_text(text + "    Artifacts: [{Uri: 's3://bucket/model.bin'}]\n")
+    with pytest.raises(DeploymentError, match=r"s3://bucket/model\.bin, and no folder of artifacts was given"):
+        nucleus.deploy(recipe)
+    with pytest.raises(DeploymentError, match=r"a file stands in for it: neither .*model\.bin nor "):
+        nucleus.deploy(recipe, tmp_path)
+
+
+def test_a_dependency_in_a_version_that_will_not_do_fails_the_deployment(
+    nucleus: BackgroundNucleus, component_files: Files
+) -> None:
+    nucleus.deploy(component_files(name="com.example.Base", version="1.5.0", run="exec sleep 60"))
+    recipe = component_files(run="exec sleep 60")
+    text = recipe.read_text()
+    recipe.write_text(text + "ComponentDependencies: {com.example.Base: {VersionRequirement: '>=2.0.0'}}\n")
+    with pytest.raises(DeploymentError, match=r"needs com\.example\.Base >=2\.0\.0, and 1\.5\.0 is deployed"):
+        nucleus.deploy(recipe)
+    recipe.write_text(text + "ComponentDependencies: {com.example.Base: {VersionRequirement: ~1.5.0}}\n")
+    assert nucleus.deploy(recipe).state == "RUNNING"
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_deployment_can_wait_until_the_component_is_stable(
+    nucleus: BackgroundNucleus, component_files: Files
+) -> None:
+    with pytest.raises(DeploymentError, match="ended 3 times"):
+        nucleus.deploy(component_files(run="exit 1"), until_stable=True)
+    assert nucleus.deploy(component_files(version="1.0.1", run="exec sleep 60"), until_stable=True).state == "RUNNING"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,60 @@ def test_a_build_folder_holds_one_recipe_and_its_artifacts(tmp_path: Path) -> No
     recipe_path.write_text("")
     assert locate(tmp_path) == (recipe_path, tmp_path / "artifacts")
     assert locate(recipe_path) == (recipe_path, None)
+
+
+@pytest.mark.parametrize(
+    ("platform_wanted", "fits"),
+    [
+        ({"os": ["windows", "linux"]}, True),
+        ({"os": ["windows", "darwin"]}, False),
+        ({"os": "any", "architecture": "any"}, True),
+        ({"architecture": ["/nothing/", "HERE"]}, True),
+        ({"os": "/lin.*|darwin/"}, True),
+        ({"os": "LINUX"}, True),
+        ({"os": "linux", "colour": "*"}, True),
+        ({"os": "linux", "colour": "red"}, False),
+        ({"architecture.detail": "/.*/"}, True),
+    ],
+)
+def test_classic_takes_lists_regular_expressions_and_any(platform_wanted: dict[str, Any], fits: bool) -> None:
+    here = {"x86_64": "amd64"}.get(platform.machine(), platform.machine())
+    wanted = json.loads(json.dumps(platform_wanted).replace("HERE", here))
+    source = recipe({}) | {"Manifests": [{"Platform": wanted, "Lifecycle": {"run": "true"}}]}
+    if fits:
+        assert load_recipe(source, CLASSIC).steps["run"].script == "true"
+    else:
+        with pytest.raises(
+            RecipeError, match=r"manifest 1: (os|colour) is .*, (here it is 'linux'|which is unknown here)"
+        ):
+            load_recipe(source, CLASSIC)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rule"),
+    [
+        ({"os": "linux"}, "no runtime"),
+        ({"os": "linux", "runtime": "aws_nucleus_classic"}, "runtime is 'aws_nucleus_classic'"),
+        ({"os": "windows", "runtime": "*"}, "os is 'windows'"),
+        ({"runtime": "*"}, "os is None"),
+        ({"os": "linux", "runtime": "*", "architecture": "/.*/"}, "no regular expressions"),
+        ({"os": ["linux"], "runtime": "*"}, "Platform os is invalid: this runtime takes a string"),
+    ],
+)
+def test_what_lite_refuses_says_which_rule(wanted: dict[str, Any], rule: str) -> None:
+    source = recipe({}) | {"Manifests": [{"Platform": wanted, "Lifecycle": {"run": "true"}}]}
+    with pytest.raises(RecipeError, match=re.escape(rule)):
+        load_recipe(source, LITE)
+
+
+def test_a_wrong_regular_expression_is_an_error() -> None:
+    source = recipe({}) | {"Manifests": [{"Platform": {"os": "/(/"}, "Lifecycle": {"run": "true"}}]}
+    with pytest.raises(RecipeError, match="no regular expression"):
+        load_recipe(source, CLASSIC)
+
+
+def test_a_recipe_without_manifests_is_for_every_platform_on_classic() -> None:
+    source = {"ComponentName": "com.example.A", "ComponentVersion": "1.0.0", "Lifecycle": {"all": {"run": "true"}}}
+    assert load_recipe(source, CLASSIC).steps["run"].script == "true"
+    with pytest.raises(RecipeError):
+        load_recipe(source, LITE)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--watch-cloud", action="append", default=[], metavar="FILTER", help="print messages that reach the cloud"
     )
+    parser.add_argument("--python", help="what python3 is in recipes (default: what PATH says)")
+    parser.add_argument("--secrets", type=Path, metavar="FILE", help="JSON file of secrets by id")
     parser.add_argument("--no-logs", dest="logs", action="store_false", help="do not print what components write")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument(
@@ -102,8 +104,16 @@ class _Session:
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
         self._options = options
         self._merges = _read_merges(options.merge)
-        self._nucleus = Nucleus(root, options.profile, thing_name=options.thing_name, region=options.region)
+        self._nucleus = Nucleus(
+            root,
+            options.profile,
+            thing_name=options.thing_name,
+            region=options.region,
+            python=options.python,
+            secrets=options.secrets,
+        )
         self._stop = asyncio.Event()
+        self._say = _printer()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -194,7 +204,58 @@ class _Session:
         elif verb == "deploy":
             await self._deploy_one(Path(rest.strip()))
         elif verb:
+            await self._as_greengrass_cli(verb, shlex.split(rest))
+
+    async def _as_greengrass_cli(self, verb: str, words: list[str]) -> None:
+        """Obeys a verb of two words, most of them named as in `greengrass-cli`."""
+        action, *arguments = words or [""]
+        if verb == "logs" and action:
+            self._show_log(action, *arguments[:1])
+        elif verb == "nucleus" and action in ("restart", "kill", "start"):
+            await {"restart": self._nucleus.restart, "kill": self._nucleus.kill, "start": self._nucleus.start}[action]()
+        elif verb == "component":
+            await self._component(action, *arguments[:1])
+        elif verb == "deployment":
+            self._deployment(action, arguments)
+        else:
             raise _VerbError("no such verb")
+
+    async def _component(self, action: str, name: str = "") -> None:
+        if action == "list":
+            for details in self._nucleus.component_details():
+                self._show_component(details)
+        elif action == "details":
+            self._show_component(*self._nucleus.component_details(self._deployed(name)), full=True)
+        elif action in ("restart", "stop", "pause", "resume"):
+            await self._nucleus.manage(self._deployed(name), action)
+        else:
+            raise _VerbError("expected component list, or component details, restart, stop, pause or resume NAME")
+
+    def _deployment(self, action: str, arguments: list[str]) -> None:
+        if action == "create":
+            identity = self._nucleus.create_local_deployment(_local_deployment(arguments))
+            self._print("deployment", id=identity, state="QUEUED")
+        elif action == "list" or (action == "status" and arguments):
+            for status in self._nucleus.deployment_status(arguments[0] if action == "status" else None):
+                self._show_deployment(status)
+        else:
+            raise _VerbError("expected deployment create OPTIONS, deployment list, or deployment status ID")
+
+    def _show_log(self, name: str, lines: str = "50") -> None:
+        for line in self._nucleus.component(self._deployed(name)).log_tail(int(lines)).splitlines():
+            self._print("log", component=name, line=line, level="INFO")
+
+    def _show_component(self, details: Mapping[str, Any], *, full: bool = False) -> None:
+        more = {"configuration": details["configuration"]} if full else {}
+        self._print(
+            "component", component=details["componentName"], version=details["version"], state=details["state"], **more
+        )
+
+    def _show_deployment(self, status: Mapping[str, Any]) -> None:
+        cause = status.get("deploymentStatusDetails", {}).get("deploymentFailureCause")
+        self._print(
+            "deployment", id=status["deploymentId"], state=status["status"], **({"message": cause} if cause else {})
+        )
 
     def _deployed(self, name: str) -> str:
         names = sorted(component.name for component in self._nucleus.components)
@@ -242,16 +303,70 @@ class _Session:
             if isinstance(event, StateChange):
                 self._print("state", time=event.time, component=event.component, state=event.state)
             elif self._options.logs:
-                self._print("log", time=event.time, component=event.component, line=event.line)
+                self._print("log", time=event.time, component=event.component, line=event.line, level=event.level)
 
     def _print(self, event: str, **fields: Any) -> None:
         fields = {"event": event, "time": time.time()} | fields
         try:
-            print(json.dumps(fields, ensure_ascii=False) if self._options.json else _as_text(fields), flush=True)
+            if self._options.json:
+                print(json.dumps(fields, ensure_ascii=False), flush=True)
+            else:
+                self._say(_as_text(fields), _STYLES.get(str(fields.get("state", event)), ""))
         except BrokenPipeError:
             # Nobody reads any more: stop, and let no later flush fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._stop.set()
+
+
+_STYLES: Final = {
+    "error": "red",
+    "BROKEN": "red",
+    "ERRORED": "red",
+    "RUNNING": "green",
+    "FINISHED": "green",
+    "ready": "bold",
+    "local": "cyan",
+    "cloud": "magenta",
+    "log": "dim",
+}
+
+
+def _printer() -> Callable[[str, str], None]:
+    """Returns what prints a line in a style: with colours on a terminal, where the extra `cli` is installed."""
+    try:
+        from rich.console import Console  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+    except ModuleNotFoundError:
+        return lambda line, _: print(line, flush=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        return lambda line, _: print(line, flush=True)
+    return lambda line, style: console.print(Text(line, style=style))
+
+
+def _local_deployment(words: Sequence[str]) -> dict[str, Any]:
+    """Reads the options of `deployment create` and returns them as the body of CreateLocalDeployment."""
+    parser = argparse.ArgumentParser(prog="deployment create", add_help=False, exit_on_error=False)
+    parser.add_argument("-r", "--recipeDir")
+    parser.add_argument("-a", "--artifactDir")
+    parser.add_argument("-m", "--merge", action="append", default=[])
+    parser.add_argument("--remove", action="append", default=[])
+    parser.add_argument("-c", "--update-config")
+    parser.add_argument("--failure-handling-policy", choices=("ROLLBACK", "DO_NOTHING"))
+    try:
+        options, unknown = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise _VerbError(str(error)) from error
+    if unknown:
+        raise _VerbError(f"deployment create takes no {' '.join(unknown)}")
+    return {
+        "recipeDirectoryPath": options.recipeDir,
+        "artifactsDirectoryPath": options.artifactDir,
+        "rootComponentVersionsToAdd": dict(text.partition("=")[::2] for text in options.merge),
+        "rootComponentsToRemove": options.remove,
+        "componentToConfiguration": json.loads(options.update_config) if options.update_config else None,
+        "failureHandlingPolicy": options.failure_handling_policy,
+    }
 
 
 def _json(text: str, usage: str) -> Any:
@@ -278,6 +393,7 @@ def _payload(message: Message) -> dict[str, Any]:
 def _as_text(fields: Mapping[str, Any]) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(fields["time"]))
     subject = fields.get("topic") or fields.get("component") or ""
+    subject = subject or fields.get("id", "")
     said = fields.get("payload", fields.get("state", fields.get("line", fields.get("message", fields.get("socket")))))
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     return " ".join(filter(None, (clock, fields["event"], subject, text)))
