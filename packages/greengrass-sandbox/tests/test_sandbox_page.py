@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from awsiot.greengrasscoreipc.client import GreengrassCoreIPCClient
 
 from greengrass_sandbox.__main__ import _FAULTS
 from greengrass_sandbox.faults import Faults
@@ -31,3 +32,10 @@ def test_the_page_names_every_fault_verb() -> None:
     verbs = {name for name, value in vars(Faults).items() if not name.startswith("_") and callable(value)} - {"attach"}
     assert {name.replace("-", "_") for name in _FAULTS} == verbs - {"inject_event"}
     assert [verb for verb in sorted(verbs) if f"`{verb}(" not in PAGE] == []
+
+
+def test_the_page_names_every_operation_of_the_sdk() -> None:
+    operations = {name.removeprefix("new_") for name in vars(GreengrassCoreIPCClient) if name.startswith("new_")}
+    named = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in re.findall(r"\b[A-Z][A-Za-z]+\b", PAGE)}
+    named |= {name.replace("io_t_", "iot_") for name in named}
+    assert operations - named == set()
