@@ -45,6 +45,7 @@ def quick(data: Path, progress: Progress | None = None, **options: object) -> Tr
         "group": "equipment_id",
         "time": "timestamp",
         "max_trees": 20,
+        "max_depth": 3,
         "sensor_fault_label": "sensor",
     }
     request = Request(data, "faulty", **{**fixed, **options})  # type: ignore[arg-type]  # each test names its own
@@ -180,12 +181,21 @@ def test_the_command_writes_alarm_horizon_and_off_time_into_the_manifest(
         "current > 20",
         "--every",
         "20min",
+        "--history",
+        "1h,12h",
+        "--withholdable",
+        "all",
     ]
     arguments = ["train", "--data", str(table), "--label", "faulty", *options, *over_time]
     assert main([*arguments, "--out", str(tmp_path / "model")]) == 0
     manifest = load_model(tmp_path / "model").manifest
     assert (manifest.format, manifest.horizon_seconds) == (2, 21_600.0)
     assert [(one.feature, one.operator, one.value) for one in manifest.running or ()] == [("current", ">", 20.0)]
+    assert {(one.source, one.window_seconds) for one in manifest.derived} == {
+        (source, window) for source in ("vibration", "current") for window in (3_600.0, 43_200.0)
+    }
+    assert manifest.golden_sequences
+    assert all(feature.withholdable and feature.usual and feature.usual_off for feature in manifest.features)
     alarm = manifest.alarm
     assert alarm is not None
     assert 0.0 < alarm.close_score < alarm.open_score < 1.0
@@ -214,3 +224,22 @@ def test_a_time_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["train", "--data", "x.csv", "--label", "y", "--out", "z", f"--horizon={text}"])
     assert "expected a time such as 90s, 5min, 8h or 7d" in capsys.readouterr().err
+
+
+def test_history_is_kept_only_where_validation_says_that_it_pays(
+    columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    told = Told()
+    few = {"features": ("vibration",), "sensor_fault_label": None, "history": (1_800.0, 43_200.0)}
+    data = write_csv(tmp_path / "wearing.csv", columns)
+    kept = quick(data, told, **{**few, "history": "auto"}, horizon=6 * HOUR)
+    assert kept.contribution is not None
+    assert kept.contribution.pays
+    assert kept.contribution.with_history < kept.contribution.without
+    assert any(text.startswith("history kept") for text in told.said)
+    # A label that single readings say all about.
+    plain = {**columns, "faulty": (columns["vibration"].astype(float) > 22.0).astype(int)}
+    dropped = quick(write_csv(tmp_path / "plain.csv", plain), **{**few, "history": "auto"})
+    assert dropped.contribution is not None
+    assert not dropped.contribution.pays
+    assert dropped.inputs.derived == ()

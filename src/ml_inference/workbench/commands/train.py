@@ -22,6 +22,7 @@ from ml_inference.model.over_time import LONGEST_SECONDS
 from ml_inference.model.trust import SIGNATURE_FILE
 from ml_inference.workbench.training import TrainingError, summary
 from ml_inference.workbench.training.features import read_features_file
+from ml_inference.workbench.training.inputs import parse_history
 from ml_inference.workbench.training.report import write_report
 from ml_inference.workbench.training.request import FALSE_ALARMS, Request
 from ml_inference.workbench.training.run import Progress, Training, train, write
@@ -111,6 +112,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="train on a reading of each machine in every so much time, such as 60s (default: on all)",
     )
+    over_time.add_argument(
+        "--history",
+        default="none",
+        metavar="WINDOWS",
+        help="features from each machine's own past: windows such as 1h,6h,24h; auto: where validation says that it pays "
+        "(default: none)",
+    )
+    over_time.add_argument(
+        "--withholdable",
+        metavar="A,B,...|all",
+        help="features whose sensors may fail: the model learns to do without one of them (default: none)",
+    )
     model = parser.add_argument_group("the model")
     model.add_argument("--objective", choices=[task.value for task in Task], help="(default: by the label's classes)")
     model.add_argument(
@@ -123,6 +136,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument(
         "--max-trees", type=_positive, default=500, metavar="N", help="most boosting rounds (default: 500)"
+    )
+    model.add_argument(
+        "--max-depth", type=_positive, default=9, metavar="N", help="deepest trees that are tried (default: 9)"
     )
     model.add_argument(
         "--seed", type=int, default=0, metavar="N", help="the same seed gives the same model (default: 0)"
@@ -278,6 +294,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         false_alarms=arguments.false_alarms,
         running=parse_running(arguments.running) if arguments.running else (),
         every=arguments.every,
+        history=parse_history(arguments.history),
+        withholdable=_names(arguments.withholdable or ""),
         rule=parse_rule(arguments.threshold) if arguments.threshold else None,
         seed=arguments.seed,
         threads=arguments.jobs or 0,
@@ -285,6 +303,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         dialect=dialect(arguments),
         zone=arguments.timezone or timezone.utc,
         label_default=arguments.label_default,
+        max_depth=arguments.max_depth,
     )
 
 

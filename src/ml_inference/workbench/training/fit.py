@@ -19,6 +19,7 @@ import numpy.typing as npt
 import xgboost
 
 from ml_inference.model.manifest import booster_feature_name
+from ml_inference.workbench.training.inputs import Inputs
 from ml_inference.workbench.training.metrics import SMALLEST_CHANCE
 from ml_inference.workbench.training.split import Fold, Rows, Split
 from ml_inference.workbench.training.table import FloatArray
@@ -79,8 +80,7 @@ class _Validated:
 
 @dataclass(frozen=True, slots=True)
 class _Trainer:
-    names: Sequence[str]
-    values: npt.NDArray[np.float32]
+    inputs: Inputs
     target: Target
     seed: int
     max_trees: int
@@ -93,10 +93,12 @@ class _Trainer:
     def matrix(
         self, rows: Rows, threads: int = 1, reference: xgboost.QuantileDMatrix | None = None
     ) -> xgboost.QuantileDMatrix:
+        """Training rows, or validation rows where there are training rows to refer to."""
+        values = self.inputs.withheld(rows, self.seed) if reference is None else self.inputs.values[rows]
         return xgboost.QuantileDMatrix(
-            self.values[rows],
+            values,
             label=self.target.values[rows],
-            feature_names=[booster_feature_name(name) for name in self.names],
+            feature_names=[booster_feature_name(name) for name in self.inputs.names],
             nthread=threads,
             max_bin=BINS,
             ref=reference,
@@ -116,7 +118,7 @@ class _Trainer:
         rounds = booster.best_iteration + 1
         # In parts: a copy of all validation rows would cost as much memory again.
         parts = [fold.validation[at : at + MANY_ROWS] for at in range(0, len(fold.validation), MANY_ROWS)]
-        scores = [booster.inplace_predict(self.values[part], iteration_range=(0, rounds)) for part in parts]
+        scores = [booster.inplace_predict(self.inputs.values[part], iteration_range=(0, rounds)) for part in parts]
         return _Validated(rounds, float(booster.best_score), np.concatenate(scores))
 
     def final(self, rows: Rows, settings: Mapping[str, Any], rate: float, trees: int, threads: int) -> xgboost.Booster:
@@ -124,20 +126,27 @@ class _Trainer:
         return xgboost.train(parameters, self.matrix(rows, threads), num_boost_round=trees)
 
 
-def fit_steps(split: Split) -> int:
+def _candidates(max_depth: int) -> list[Mapping[str, Any]]:
+    """The settings whose trees are not too deep; where all are, trees of just that depth."""
+    return [settings for settings in SETTINGS if settings["max_depth"] <= max_depth] or [
+        {**settings, "max_depth": max_depth} for settings in SETTINGS[:2]
+    ]
+
+
+def fit_steps(split: Split, max_depth: int) -> int:
     """How many boosters `fit` trains, for a progress bar."""
-    return (len(SETTINGS) + 1) * len(split.folds) + 1
+    return (len(_candidates(max_depth)) + 1) * len(split.folds) + 1
 
 
 def fit(
-    names: Sequence[str],
-    values: npt.NDArray[np.float32],
+    inputs: Inputs,
     target: Target,
     split: Split,
     *,
     threads: int,
     seed: int,
     max_trees: int,
+    max_depth: int,
     step: Callable[[], None],
 ) -> Fit:
     """Search the settings, validate the best, and train on all development rows.
@@ -146,16 +155,16 @@ def fit(
     level of every tree, and a result must not depend on the number of cores.
 
     Args:
-        names: f features.
-        values: Shape (n, f), the whole table.
+        inputs: The whole table's columns.
         target: n labels.
         split: Of the n rows.
         threads: Boosters trained at once; beyond 100,000 rows the final booster uses as many.
         seed: Of XGBoost's draws and of the search's sample.
         max_trees: Most boosting rounds; a limit for the device's time and memory.
+        max_depth: Deepest trees; likewise.
         step: Called after each booster.
     """
-    trainer = _Trainer(names, values, target, seed, max_trees)
+    trainer = _Trainer(inputs, target, seed, max_trees)
     with ThreadPoolExecutor(threads, thread_name_prefix="fold") as pool:
 
         def validate(folds: Sequence[Fold], candidates: Sequence[Mapping[str, Any]], rate: float) -> list[_Validated]:
@@ -167,10 +176,11 @@ def fit(
             return results
 
         sample = _sample(split, seed)
-        searched = validate(sample, SETTINGS, SEARCH_RATE)
+        candidates = _candidates(max_depth)
+        searched = validate(sample, candidates, SEARCH_RATE)
         by_settings = [searched[at : at + len(sample)] for at in range(0, len(searched), len(sample))]
         best = _best([_losses(target, sample, results) for results in by_settings])
-        settings = SETTINGS[best]
+        settings = candidates[best]
         # Half the rate takes about twice the trees; where those are not allowed, it would stop halfway.
         rounds = np.mean([result.rounds for result in by_settings[best]])
         rate = FINAL_RATE if SEARCH_RATE / FINAL_RATE * rounds <= max_trees else SEARCH_RATE
@@ -195,8 +205,18 @@ def fit(
 
 def _losses(target: Target, folds: Sequence[Fold], results: Sequence[_Validated]) -> FloatArray:
     """The loss of each validation row, in the folds' order: the one that boosting minimises."""
-    truth = target.values[np.concatenate([fold.validation for fold in folds])]
-    scores = np.concatenate([result.scores for result in results]).astype(np.float64)
+    rows = np.concatenate([fold.validation for fold in folds])
+    return row_losses(target.at(rows), np.concatenate([result.scores for result in results]))
+
+
+def row_losses(target: Target, scored: npt.NDArray[np.float32]) -> FloatArray:
+    """The loss of each row: the one that boosting minimises.
+
+    Args:
+        target: Of the rows.
+        scored: Their scores.
+    """
+    truth, scores = target.values, scored.astype(np.float64)
     if target.task is Task.REGRESSION:
         residuals: FloatArray = scores - truth
         return residuals * residuals

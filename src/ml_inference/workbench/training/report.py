@@ -309,13 +309,12 @@ def _one_against_rest(training: Training) -> list[tuple[str, FloatArray, FloatAr
 
 def _explained(training: Training) -> tuple[Sequence[int], list[_Picture]]:
     """Columns by importance, the most important first, and the pictures that show it."""
-    data = training.data
-    names = data.choice.names
+    names, inputs = training.inputs.names, training.inputs.values
     booster = parse_booster(training.fit.booster)
     gains = booster.get_score(importance_type="total_gain")
     gain = np.array([_first(gains.get(booster_feature_name(name), 0.0)) for name in names])
     rows = training.split.held_out[_sample(len(training.split.held_out), _SHAP_ROWS)]
-    values = data.values[rows]
+    values = inputs[rows]
     contributions = Scorer(booster, len(names)).contributions(values).astype(np.float64)
     unit = "log-odds"
     if contributions.ndim == 3:  # noqa: PLR2004 - rows, classes, features
@@ -345,7 +344,7 @@ def _features(training: Training, order: Sequence[int]) -> list[dict[str, Any]]:
     regression = training.target.task is Task.REGRESSION
     abnormal = None if regression else training.target.at(rows).abnormal
     features = []
-    for column in order[:MOST_FEATURES]:
+    for column in [column for column in order if column < len(data.choice.features)][:MOST_FEATURES]:
         feature = data.choice.features[column]
         values = data.values[rows, column].astype(np.float64)
         low, median, high = np.quantile(values, [0.01, 0.5, 0.99])

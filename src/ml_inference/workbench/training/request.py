@@ -36,12 +36,15 @@ class Request:
         seed: Of every draw.
         threads: Boosters trained at once; 0 for as many as this process may use cores.
         max_trees: Most boosting rounds; a limit for the device's time and memory.
+        max_depth: Deepest trees; likewise.
         horizon: How far ahead the label looks, in seconds; None for the present.
         episodes: File with the true episodes; None to take them from the label.
         sensor_fault_label: Column that says where a sensor is broken.
         sensor_fault_values: Its values that say so; empty for all but 0, false and nothing.
         false_alarms: Allowed, a machine-week; chooses smoothing and levels of the alarm. None for no alarm section.
         running: When a machine is in operation; empty for always.
+        history: `none`, `auto`, or windows in seconds over which a machine's past becomes features.
+        withholdable: Features that the model learns to do without.
         every: Least time between two readings of a machine that train, in seconds; 0 for all.
         dialect: How the files are written.
         zone: Of times without an offset.
@@ -70,6 +73,9 @@ class Request:
     false_alarms: float | None = FALSE_ALARMS
     running: Sequence[Condition] = ()
     every: float = 0.0
+    history: str | Sequence[float] = "none"
+    withholdable: Sequence[str] = ()
+    max_depth: int = 9
     dialect: Dialect = field(default_factory=Dialect)
     zone: tzinfo = timezone.utc
     label_default: str | None = None

@@ -17,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ml_inference.model.bundle import parse_booster
-from ml_inference.model.manifest import Manifest
+from ml_inference.model.manifest import Feature, Manifest
 from ml_inference.model.scorer import Scorer
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.alarms import Alarms, replay
+from ml_inference.workbench.training.contribution import Contribution, contributed
 from ml_inference.workbench.training.data import Data, load_data
+from ml_inference.workbench.training.episodes import EQUIPMENT, SENSOR, within
 from ml_inference.workbench.training.fit import MANY_ROWS, Fit, fit, fit_steps
+from ml_inference.workbench.training.history import choose_sequences
+from ml_inference.workbench.training.inputs import AUTO, NO_HISTORY, Inputs, prepare
 from ml_inference.workbench.training.judging import Judging, judge
 from ml_inference.workbench.training.leakage import Leak, find_leaks
 from ml_inference.workbench.training.metrics import Confusion, Figures, abnormal_score, confusion, figures
@@ -31,7 +35,8 @@ from ml_inference.workbench.training.request import Request
 from ml_inference.workbench.training.split import Rows, Split, split_rows
 from ml_inference.workbench.training.target import Target, Task
 from ml_inference.workbench.training.threshold import Rule, choose_threshold
-from ml_inference.workbench.writer import with_histograms, write_model
+from ml_inference.workbench.training.usual import usual_values
+from ml_inference.workbench.writer import MachineReadings, with_histograms, write_model
 
 
 class Progress:
@@ -55,6 +60,8 @@ class Training:
         request: What was asked for.
         data: The complete rows.
         operation: What time says of them; its target is the one that was learnt.
+        inputs: The booster's columns.
+        contribution: What history is worth; None without history, or where it was not to be found out.
         split: Their parts.
         leaks: Columns that repeat the label.
         fit: The booster and how it was found.
@@ -70,6 +77,7 @@ class Training:
     request: Request
     data: Data
     operation: Operation
+    inputs: Inputs
     split: Split
     leaks: Sequence[Leak]
     fit: Fit
@@ -80,6 +88,7 @@ class Training:
     confusion: Confusion | None
     alarms: Sequence[Alarms]
     judging: Judging | None = None
+    contribution: Contribution | None = None
 
     @property
     def target(self) -> Target:
@@ -112,17 +121,34 @@ def train(request: Request, progress: Progress) -> Training:
     leaks = find_leaks(data.choice.names, data.values[development].astype(np.float64), target.at(development), seed)
     progress.step()
 
-    progress.stage("training", fit_steps(split))
-    fitted = fit(
-        data.choice.names,
-        data.values,
-        target,
-        split,
-        threads=request.threads or _cores(),
-        seed=seed,
-        max_trees=request.max_trees,
-        step=progress.step,
-    )
+    progress.stage("computing each machine's past" if request.history != NO_HISTORY else "preparing")
+    inputs = prepare(request, data, operation, progress.say)
+    progress.step()
+
+    both = request.history == AUTO and bool(inputs.derived)
+    progress.stage("training", fit_steps(split, request.max_depth) * (2 if both else 1))
+
+    def fitted_on(columns: Inputs) -> Fit:
+        threads = request.threads or _cores()
+        return fit(
+            columns,
+            target,
+            split,
+            threads=threads,
+            seed=seed,
+            max_trees=request.max_trees,
+            max_depth=request.max_depth,
+            step=progress.step,
+        )
+
+    fitted, contribution = fitted_on(inputs), None
+    if both:
+        plain = Inputs(data.choice.names, data.values, withholdable=inputs.withholdable)
+        without = fitted_on(plain)
+        contribution = contributed(target, data, without, fitted)
+        progress.say(str(contribution))
+        if not contribution.pays:
+            inputs, fitted = plain, without
     rule = request.rule or (None if target.task is Task.REGRESSION else Rule("f1"))
     threshold = _threshold(rule, target, fitted, seed)
     judging = None
@@ -131,8 +157,8 @@ def train(request: Request, progress: Progress) -> Training:
 
     progress.stage("scoring held-out rows")
     held_out = target.at(split.held_out)
-    scorer = Scorer(parse_booster(fitted.booster), len(data.choice.names))
-    scores = _scores(scorer, data.values, split.held_out)
+    scorer = Scorer(parse_booster(fitted.booster), len(inputs.names))
+    scores = _scores(scorer, inputs.values, split.held_out)
     measured = figures(held_out, scores, threshold, split.clusters, seed)
     counted: Confusion | None = None
     alarms: Sequence[Alarms] = ()
@@ -148,6 +174,8 @@ def train(request: Request, progress: Progress) -> Training:
         request=request,
         data=data,
         operation=operation,
+        inputs=inputs,
+        contribution=contribution,
         split=split,
         leaks=leaks,
         fit=fitted,
@@ -181,7 +209,7 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         booster=training.fit.booster,
         name=name,
         version=version,
-        features=with_histograms(data.choice.features, data.values[training.split.development]),
+        features=_described(training),
         rows=data.values[training.split.held_out],
         threshold=training.threshold,
         classes=target.classes if multi_class else None,
@@ -190,8 +218,44 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         alarm=None if training.judging is None else training.judging.alarm(),
         horizon_seconds=training.request.horizon,
         running=training.request.running,
+        derived=training.inputs.derived,
+        sequences=_sequences(training),
         source=f"trained on {training.request.title}"[:1024],
     )
+
+
+def _described(training: Training) -> list[Feature]:
+    """The features with their distribution, and whether the model can do without them."""
+    data = training.data
+    features = with_histograms(data.choice.features, data.values[training.split.development])
+    able = set(training.inputs.withholdable)
+    features = [feature.model_copy(update={"withholdable": feature.name in able}) for feature in features]
+    table, rows = training.operation.table, training.split.whole
+    if table is None or data.machines is None or data.seconds is None or training.judging is None:
+        return features
+    # Whole series, those of broken sensors and of machines at fault apart.
+    fault = within(table, training.operation.episodes, SENSOR) | within(table, training.operation.episodes, EQUIPMENT)
+    healthy = np.empty(len(data.values), dtype=bool)
+    healthy[table.rows] = ~fault
+    running = training.operation.running
+    return usual_values(
+        features,
+        data.values[rows],
+        data.machines[rows],
+        data.seconds[rows],
+        healthy=healthy[rows],
+        off=None if running is None else ~running[rows],
+    )
+
+
+def _sequences(training: Training) -> list[MachineReadings]:
+    data, rows = training.data, training.split.held_out
+    if training.inputs.plan is None or data.machines is None or data.seconds is None:
+        return []
+    scores = training.scores
+    if training.target.task is Task.MULTI_CLASS:
+        scores = 1.0 - scores[:, training.target.normal or 0]
+    return choose_sequences(data.values[rows], data.machines[rows], data.seconds[rows], scores, training.inputs.plan)
 
 
 def _cores() -> int:

@@ -51,6 +51,7 @@ class Split:
             for intervals.
         clustered_by: In words, what a cluster is.
         training: Rows of `development` that the final booster learns from, ascending.
+        whole: Development rows before any were left out, ascending: whole series.
     """
 
     how: str
@@ -60,6 +61,7 @@ class Split:
     clusters: npt.NDArray[np.intp]
     clustered_by: str
     training: Rows
+    whole: Rows
 
     def only(self, usable: npt.NDArray[np.bool_], teaching: npt.NDArray[np.bool_]) -> Split:
         """The same split of fewer rows.
@@ -81,6 +83,7 @@ class Split:
             clusters=self.clusters[kept],
             clustered_by=self.clustered_by,
             training=self.training[taught[self.training]],
+            whole=self.whole,
         )
 
     @property
@@ -125,7 +128,7 @@ def _by_row(target: Target, seed: int) -> Split:
     inner = target.at(development)
     folds = _folds(inner, development, None, _fold_count(inner, len(development)), seed)
     how = "by rows at random" + ("" if target.task is Task.REGRESSION else ", each class in proportion")
-    return Split(how, development, held_out, folds, np.arange(len(held_out)), "row", development)
+    return Split(how, development, held_out, folds, np.arange(len(held_out)), "row", development, development)
 
 
 def _by_group(target: Target, groups: Rows, name: str, seed: int) -> Split:
@@ -146,7 +149,7 @@ def _by_group(target: Target, groups: Rows, name: str, seed: int) -> Split:
     )
     held = np.unique(groups[held_out], return_inverse=True)[1]
     how = f"by {name}: {int(held.max()) + 1} of {count} held out whole"
-    return Split(how, development, held_out, folds, held, name, development)
+    return Split(how, development, held_out, folds, held, name, development, development)
 
 
 def _by_time(target: Target, seconds: FloatArray) -> Split:
@@ -162,7 +165,7 @@ def _by_time(target: Target, seconds: FloatArray) -> Split:
     clusters = np.argsort(np.argsort(seconds[np.sort(late)], kind="stable"), kind="stable") * 50 // len(late)
     early = np.sort(early)
     how = "by time: the latest fifth held out"
-    return Split(how, early, np.sort(late), (fold,), clusters, "stretch of time", early)
+    return Split(how, early, np.sort(late), (fold,), clusters, "stretch of time", early, early)
 
 
 def _cut(ascending: FloatArray, share: float) -> int:
