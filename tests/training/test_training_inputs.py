@@ -71,7 +71,7 @@ def test_a_share_of_the_training_rows_lacks_one_sensor_with_its_past_or_the_whol
 
 
 def test_without_machines_or_times_there_is_no_past(tmp_path: Path) -> None:
-    columns = wearing(count=2, days=1.0)
+    columns = wearing(count=2, days=3.0)
     del columns["equipment_id"]
     path = write_csv(tmp_path / "a.csv", columns)
     with pytest.raises(TrainingError, match="--history needs machines and times"):

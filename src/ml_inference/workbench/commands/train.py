@@ -295,7 +295,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         running=parse_running(arguments.running) if arguments.running else (),
         every=arguments.every,
         history=parse_history(arguments.history),
-        withholdable=_names(arguments.withholdable or ""),
+        withholdable=names(arguments.withholdable or ""),
         rule=parse_rule(arguments.threshold) if arguments.threshold else None,
         seed=arguments.seed,
         threads=arguments.jobs or 0,
