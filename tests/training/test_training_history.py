@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from ml_inference.model.history import BASELINE_STEPS, STATISTICS, History, HistoryError, Plan
 from ml_inference.model.over_time import Statistic
 from ml_inference.workbench.training import history
-from ml_inference.workbench.training.history import default_plan, history_table, usual_windows, window_text
+from ml_inference.workbench.training.history import (
+    default_plan,
+    history_table,
+    order_of_arrival,
+    usual_windows,
+    window_text,
+)
 
 HOUR, DAY = 3_600.0, 86_400.0
 FEATURES = ("temperature", "current", "speed")
@@ -120,6 +126,22 @@ def test_a_restart_changes_nothing(table: tuple[Any, ...], share: float) -> None
     assert np.array_equal(expected, np.array(actual).reshape(expected.shape), equal_nan=True)
 
 
+def test_a_table_of_float32_is_what_a_device_sees() -> None:
+    random = np.random.default_rng(6)
+    rows, seconds = random.normal(70.0, 0.01, (700, 3)).round(2), 60.0 * np.arange(700)
+    device = History(plan()).update_many(["m"] * 700, seconds.tolist(), rows.tolist())
+    table = history_table(rows.astype(np.float32), np.zeros(700, int), seconds, plan(), dtype=np.float64)
+    assert_same(device, table)
+
+
+def test_a_table_with_late_readings_is_in_the_order_of_arrival_and_a_reversed_one_is_not() -> None:
+    machine, seconds = np.tile([0, 1], 50), np.repeat(np.arange(50.0), 2)
+    seconds[40:46] -= 20.0
+    assert order_of_arrival(machine, seconds).tolist() == list(range(100))
+    backwards = order_of_arrival(machine[::-1], seconds[::-1])
+    assert np.all(np.diff(seconds[::-1][backwards]) >= 0)
+
+
 def test_thinning_leaves_the_rows_that_stay_as_they_were() -> None:
     random = np.random.default_rng(2)
     rows, machines = random.normal(50.0, 3.0, (900, 3)), random.integers(0, 2, 900)
@@ -130,7 +152,7 @@ def test_thinning_leaves_the_rows_that_stay_as_they_were() -> None:
 
 
 def test_the_moments_of_regular_readings_are_those_of_the_textbook() -> None:
-    values = np.random.default_rng(3).normal(10.0, 2.0, 300)
+    values = np.random.default_rng(3).normal(10.0, 2.0, 300).astype(np.float32).astype(float)
     plan_ = plan(HOUR, statistics=("mean", "std"))
     table = history_table(
         np.column_stack([values] * 3), np.zeros(300, int), 60.0 * np.arange(300), plan_, dtype=np.float64

@@ -13,6 +13,7 @@ The rules:
 - The statistics of a reading include the reading itself. A late or repeated reading (not later than the newest one of its
   machine), one without a time, and one in off-time change nothing, and see the state as it is. Thirty late readings in a row
   mean that the clock was set back: time begins anew at the thirtieth, and all that was learnt stays.
+- Values enter as float32, as the booster sees them; everything is calculated with float64.
 - A value that is missing leaves its sensor's state alone; weights decay.
 - The baseline learns 24 times in the longest window, each time from the mean over the shortest. It is a running mean of these
   at first, known after the 24th, and then forgets over fourteen of the longest window. From then on a mean counts at most as two
@@ -293,7 +294,7 @@ class History:
             if turn.due:
                 self._step([turn.place])
             stays, fresh = passage(self._plan.windows, np.array([[[turn.gap]]]))
-            sensors = np.array([[values]], dtype=np.float64)[:, :, self._sources]
+            sensors = np.array([[values]], dtype=np.float32)[:, :, self._sources].astype(np.float64)
             update_windows(self._moments[here], stays, fresh, sensors)
         described: Float64Array = describe(self._plan, self._moments[here], self._baseline[here])[0]
         return described
@@ -302,7 +303,7 @@ class History:
         self,
         machines: Sequence[str],
         seconds: Sequence[float | None],
-        rows: Sequence[Sequence[float]] | Float64Array,
+        rows: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
         counts: Sequence[bool] | None = None,
     ) -> Float64Array:
         """Let readings in one after the other, as `update` does, at a lower cost for each.
@@ -316,7 +317,7 @@ class History:
         Returns:
             Shape (n, k).
         """
-        values = np.asarray(rows, dtype=np.float64)[:, None, self._sources]
+        values = np.asarray(rows, dtype=np.float32)[:, None, self._sources].astype(np.float64)
         described = []
         # The first reading of each machine, then the second of those that have one, and so on.
         rounds: list[list[_Turn]] = []
