@@ -76,7 +76,8 @@ class Plan:
 
     Attributes:
         derived: The derived features, k, in the order of their columns.
-        sources: s positions among the features: the sensors that have a history.
+        sensors: s names of features, in the features' order: those that have a history.
+        sources: Their positions among the features.
         windows: Shape (w, 1), time constants in seconds, ascending.
         shortest: Index of the window that the baseline learns from.
         step: Time between two steps of the baseline, in seconds.
@@ -86,6 +87,7 @@ class Plan:
     """
 
     derived: tuple[Derived, ...]
+    sensors: tuple[str, ...]
     sources: tuple[int, ...]
     windows: Float64Array
     shortest: int
@@ -116,6 +118,7 @@ class Plan:
         ]
         return cls(
             derived=tuple(derived),
+            sensors=tuple(sources),
             sources=tuple(features.index(name) for name in sources),
             windows=np.array(windows)[:, None],
             shortest=windows.index(asked[0]),
@@ -489,6 +492,5 @@ def _grown(array: Float64Array, size: int) -> Float64Array:
 
 
 def _key(plan: Plan) -> list[list[Any]]:
-    """What a state depends on: not the names of the derived features, nor their order, but that of the features."""
-    named = {(one.source, one.statistic, one.window_seconds) for one in plan.derived}
-    return [list(plan.sources), *(list(one) for one in sorted(named))]
+    """What a state depends on: the sensors in their order and the windows, from which everything else is computed."""
+    return [list(plan.sensors), plan.windows.ravel().tolist(), [plan.shortest, plan.step]]

@@ -129,9 +129,9 @@ class Seen:
     missing: tuple[str, ...] = ()
 
     @property
-    def learns(self) -> bool:
-        """Whether baselines and references may learn from it."""
-        return self.step is not None and not self.off and not self.quiet and not self.suspicious
+    def in_operation(self) -> bool:
+        """Whether the machine runs and is not under maintenance."""
+        return not self.off and not self.quiet
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,9 +277,9 @@ class Pipeline:
         if isinstance(item, Reading):
             seconds = arrival.seconds if item.timestamp is None else epoch(item.timestamp)
             if watch is None:
-                return _Waiting(item, arrival.text, seconds, seconds <= arrival.seconds + FUTURE_SECONDS, index)
+                return _Waiting(item, arrival.text, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
-            return _Waiting(item, arrival.text, seconds, seen.learns, index, seen)
+            return _Waiting(item, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
         if watch is None or not watch.watches_sensors:
             return item
         raw = self._decoder.raw(item)
@@ -292,7 +292,7 @@ class Pipeline:
         reading = self._decoder.without(item, watch.faulty(item.equipment_id))
         if reading is None:
             return item
-        return _Waiting(reading, arrival.text, seconds, seen.learns, index, seen)
+        return _Waiting(reading, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
 
     def _rows(self, waiting: Sequence[_Waiting]) -> list[Sequence[float]]:
         """The booster's rows: features, then what the machines' pasts say."""
@@ -303,7 +303,7 @@ class Pipeline:
             [held.reading.equipment_id for held in waiting],
             [held.seconds for held in waiting],
             rows,
-            [held.learns for held in waiting],
+            [held.counts for held in waiting],
         )
         return [[*row, *past] for row, past in zip(rows, derived.tolist(), strict=True)]
 
@@ -417,6 +417,10 @@ class _Arrival:
     text: str
     seconds: float
 
+    def believes(self, seconds: float) -> bool:
+        """Whether a reading's time is not too far ahead."""
+        return seconds <= self.seconds + FUTURE_SECONDS
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -426,7 +430,7 @@ class _Waiting:
         reading: It.
         arrived: When it came, as text.
         seconds: Its time, in epoch seconds.
-        learns: Whether the machine's past may learn from it.
+        counts: Whether it belongs to the machine's past, unless it comes too late, which the history finds out itself.
         index: Position in the batch; None for a single reading.
         seen: What the watch saw; None where nothing is watched.
     """
@@ -434,7 +438,7 @@ class _Waiting:
     reading: Reading
     arrived: str
     seconds: float
-    learns: bool
+    counts: bool
     index: int | None
     seen: Seen | None = None
 
