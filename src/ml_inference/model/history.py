@@ -320,6 +320,9 @@ class History:
         Returns:
             Shape (n, k).
         """
+        if len(machines) == 1:
+            only = self.update(machines[0], seconds[0], rows[0], counts=counts is None or bool(counts[0]))
+            return only[None]
         values = np.asarray(rows, dtype=np.float32)[:, None, self._sources].astype(np.float64)
         described = []
         # The first reading of each machine, then the second of those that have one, and so on.

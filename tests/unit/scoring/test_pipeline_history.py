@@ -60,8 +60,8 @@ def scores(pipeline: Pipeline, items: Sequence[dict[str, Any]], batch: int) -> l
 
 
 def test_device_score_and_training_say_the_same(model: Model, tmp_path: Path) -> None:
-    values, number, seconds, _ = machines_with_a_past(machines=5, readings=300, seed=3)
-    seconds = np.round(seconds + 3e5 * (np.arange(len(seconds)) > 900), 3)
+    values, number, seconds, _ = machines_with_a_past(machines=5, readings=170, seed=3)
+    seconds = np.round(seconds + 3e5 * (np.arange(len(seconds)) > 500), 3)
     seconds[200:230] = seconds[195:225]
     plan = Plan.of(model.manifest.derived, model.manifest.feature_names)
     past = history_table(values, number, seconds, plan)
@@ -70,12 +70,12 @@ def test_device_score_and_training_say_the_same(model: Model, tmp_path: Path) ->
     items = documents(values, number, seconds)
     assert scores(Pipeline(model, clock=clock), items, 32) == pytest.approx(expected, abs=1e-6)
     restarted = Pipeline(model, clock=clock)
-    single = scores(restarted, items[:700], 1)
+    single = scores(restarted, items[:450], 1)
     before, restarted = restarted, Pipeline(model, clock=clock)
     assert before.history is not None
     assert restarted.history is not None
     restarted.history.restore(before.history.state())
-    assert single + scores(restarted, items[700:], 1) == pytest.approx(expected, abs=1e-6)
+    assert single + scores(restarted, items[450:], 1) == pytest.approx(expected, abs=1e-6)
 
     table = tmp_path / "table.jsonl"
     table.write_text("".join(json.dumps(item) + "\n" for item in items))
