@@ -287,6 +287,18 @@ def test_a_gate_that_fails_with_nothing_damaged_builds_nothing_anew(first: Path,
     assert entries(work) == before
 
 
+@pytest.mark.parametrize(("built", "reported"), [("2.3.4", "2.3.4"), ("NEXT_PATCH", "1.0.7")])
+def test_the_component_is_told_its_version_even_where_the_cloud_chose_it(
+    *, first: Path, work: Path, command: Command, tmp_path: Path, built: str, reported: str
+) -> None:
+    with zipfile.ZipFile(first) as whole:
+        contents: dict[str, str | bytes] = {name: whole.read(name) for name in whole.namelist()}
+    contents["component.json"] = json.dumps({"name": "com.example.A", "version": built})
+    archive = write_zip(tmp_path / "artifacts" / "com.example.A" / "1.0.7" / "app.zip", contents)
+    done = command("python3", archive, "run", work, "-c", "import os; print(os.environ['COMPONENT_VERSION'])")
+    assert done.stdout == f"{reported}\n"
+
+
 def test_what_is_damaged_and_cannot_be_built_anew_leaves_the_gates_reason(
     *, first: Path, work: Path, command: Command, tmp_path: Path
 ) -> None:
