@@ -35,7 +35,7 @@ WHEELHOUSE = "wheelhouse/"
 """Folder of the archive with a folder of wheels for each platform, such as `wheelhouse/aarch64-3.11/`."""
 
 STAMP = "component.json"
-"""File of the artifact with the version that was built."""
+"""File of the artifact with the name and the version that were built."""
 
 CHECKSUMS = "checksums.json"
 """File of an environment that says what it was built of."""
@@ -224,11 +224,14 @@ class Launcher:
     def _child_environment(self) -> "dict[str, str]":
         variables = dict(_own_environment(), PYTHONPATH=str(self.app / "src"))
         try:
-            version = json.loads((self.app / STAMP).read_text())["version"]
+            stamp = json.loads((self.app / STAMP).read_text())
+            name, version = stamp["name"], stamp["version"]
         except (OSError, ValueError, KeyError):
             return variables
         # Where the cloud chose the version, the runtime's folder for the artifact knows it.
-        return dict(variables, COMPONENT_VERSION=self.archive.parent.name if version == "NEXT_PATCH" else version)
+        if version == "NEXT_PATCH":
+            version = self.archive.parent.name
+        return dict(variables, COMPONENT_NAME=name, COMPONENT_VERSION=version)
 
     def _forget_older(self) -> None:
         """Remove what neither this version nor the one installed before it needs; that one is the way back."""

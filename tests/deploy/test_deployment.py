@@ -156,6 +156,19 @@ def test_a_version_that_cannot_be_imported_is_refused_and_the_one_before_goes_on
     assert score(device)["model"]["version"] == "1.0.0"
 
 
+def test_a_forgotten_token_costs_lite_no_start(
+    device: BackgroundNucleus, built: dict[str, Path], profile: Profile
+) -> None:
+    component = device.deploy(built["inference"])
+    score(device)
+    pid = component.pid
+    device.faults.rotate_token(INFERENCE)
+    device.faults.drop_connections(INFERENCE)
+    assert score(device)["model"]["version"] == "1.0.0"
+    assert (component.pid == pid) == (profile == "lite")  # classic: exit 75 and a start with the new token
+    assert ("connected as com.example.MLInference" in component.log_path.read_text()) == (profile == "lite")
+
+
 def test_health_and_log_say_the_version_that_is_deployed(
     device: BackgroundNucleus, make_checkout: MakeCheckout, build: Build
 ) -> None:

@@ -43,6 +43,8 @@ from ml_inference.limits import CALL_SECONDS
 
 SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 - the name of the variable, not its value
+NAME_VARIABLE = "COMPONENT_NAME"
+"""The component's name as it was built; set by the artifact's launcher, not by a nucleus."""
 
 Answered: TypeAlias = Callable[[Failure | None], None]
 """What is called when a call has its answer: None for success."""
@@ -73,6 +75,7 @@ class Connector:
         self._options = SocketOptions()
         self._options.domain = SocketDomain.Local
         self._amend = MessageAmendment.create_static_authtoken_amender(token)
+        self._name = environment.get(NAME_VARIABLE, "")
         self._call_timeout = call_timeout
         self._given_up = False
 
@@ -81,7 +84,12 @@ class Connector:
         self._given_up = True
 
     def open(self, on_lost: Callable[[Session], None], timeout: float = 10.0) -> Session:
-        """Connect.
+        """Connect, with the token; where it is refused, under the component's name.
+
+        Nucleus lite knows a component by its process, too: its own runner gets the token in exchange for the name
+        (`componentName` in CONNECT, `ggipcd/src/ipc_server.c`, where ggipcd compares it with the process's systemd unit). So
+        a restart of ggipcd, which forgets all tokens, costs none of the three starts an hour that lite allows. The classic
+        nucleus refuses it like a wrong token.
 
         Args:
             on_lost: Called once, on the SDK's thread, when the connection has ended for whatever reason.
@@ -91,13 +99,26 @@ class Connector:
             TokenRefusedError: The nucleus refuses the token.
             NucleusUnavailableError: Nobody answers.
         """
+        try:
+            return self._open(self._amend, on_lost, timeout)
+        except TokenRefusedError:
+            if not self._name:
+                raise
+            payload = json.dumps({"componentName": self._name}).encode()
+            session = self._open(lambda: MessageAmendment(payload=payload), on_lost, timeout)
+            logger.info("the nucleus has forgotten the token; connected as %s", self._name)
+            return session
+
+    def _open(
+        self, amend: Callable[[], MessageAmendment], on_lost: Callable[[Session], None], timeout: float
+    ) -> Session:
         handler = _Lifecycle()
         connection = Connection(
             host_name=self._socket,
             port=0,
             bootstrap=self._bootstrap,
             socket_options=self._options,
-            connect_message_amender=self._amend,
+            connect_message_amender=amend,
         )
         try:
             self._wait(connection.connect(handler), timeout)

@@ -203,7 +203,8 @@ class Nucleus:
         self._deploying = asyncio.Lock()
         self._cleanup = contextlib.ExitStack()
         rules = Rules()
-        self._server = IpcServer(self.profile, self._tokens.get, NucleusOperations(self), rules)
+        identify = self._is_process_of if self.profile.connects_by_name else None
+        self._server = IpcServer(self.profile, self._tokens.get, NucleusOperations(self), rules, identify)
         self.faults = Faults(self, rules)
         self.socket_path = self.root / self.profile.socket_name
 
@@ -794,6 +795,13 @@ class Nucleus:
             and stream.is_subscription
             and operation in (None, stream.operation.removeprefix(NAMESPACE))
         ]
+
+    def _is_process_of(self, name: str, process: int) -> bool:
+        """Whether a process belongs to a component: what lite reads from the process's systemd unit."""
+        component = self._components.get(name)
+        with contextlib.suppress(ProcessLookupError):
+            return component is not None and component.pid == os.getpgid(process)
+        return False
 
     def rotate_token(self, component: str | None) -> None:
         """Makes the tokens of so far worthless."""

@@ -28,6 +28,7 @@ class Profile:
         connections: Connections at a time, of all components.
         subscriptions: Subscriptions at a time, of all components.
         send_timeout: Seconds that one unread message blocks the whole nucleus; None where messages wait in memory instead.
+        connects_by_name: Whether a process may connect with its component's name in place of a token.
         answers_pings: Whether a PING is answered, and an error's text is where the SDK reads it.
         doubles: Whether every number of a JSON message and of UpdateConfiguration becomes a floating-point number.
         strict_levels: Whether `#` stands for at least one level, and empty levels at the end of a topic do not count (classic's local broker).
@@ -71,6 +72,7 @@ class Profile:
     connections: int | None
     subscriptions: int | None
     send_timeout: float | None
+    connects_by_name: bool
     answers_pings: bool
     doubles: bool
     strict_levels: bool
@@ -115,6 +117,7 @@ CLASSIC: Final = Profile(
     connections=None,
     subscriptions=None,
     send_timeout=None,
+    connects_by_name=False,
     answers_pings=True,
     doubles=True,
     strict_levels=True,
@@ -159,6 +162,7 @@ LITE: Final = Profile(
     connections=50,
     subscriptions=100,
     send_timeout=5.0,  # SO_SNDTIMEO of ggipcd's sockets
+    connects_by_name=True,  # `handle_conn_init` of ggipcd
     answers_pings=False,
     doubles=False,
     strict_levels=False,

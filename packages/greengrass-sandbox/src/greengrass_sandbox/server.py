@@ -11,6 +11,8 @@ import contextlib
 import json
 import logging
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +145,14 @@ class Connection:
         # drain() shall wait until the kernel has everything: that is where lite blocks.
         writer.transport.set_write_buffer_limits(high=0)
 
+    def peer(self) -> int:
+        """Id of the process at the other end."""
+        credentials = self._writer.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+        process: int = struct.unpack("3i", credentials)[0]
+        return process
+
     def accepts_stream(self, number: int) -> bool:
         """Takes the id of a new stream; False if it leaves a gap."""
         if number != self._last_stream + 1:
@@ -232,15 +242,22 @@ class IpcServer:
     Args:
         profile: The runtime.
         authenticate: Returns the component that a token belongs to; None refuses it.
+        identify: Whether a process, by its id, is the component of that name; None where a name in place of a token is refused.
         operations: Carries out requests.
         rules: What goes wrong on purpose.
     """
 
     def __init__(
-        self, profile: Profile, authenticate: Callable[[str], str | None], operations: Operations, rules: Rules
+        self,
+        profile: Profile,
+        authenticate: Callable[[str], str | None],
+        operations: Operations,
+        rules: Rules,
+        identify: Callable[[str, int], bool] | None = None,
     ) -> None:
         self._profile = profile
         self._authenticate = authenticate
+        self._identify = identify
         self._operations = operations
         self._rules = rules
         self._server: asyncio.AbstractServer | None = None
@@ -322,10 +339,15 @@ class IpcServer:
         if frame.integer(":message-type") != CONNECT or frame.integer(":stream-id") != 0:
             raise CodecError("the first message is no CONNECT")
         try:
-            token = json.loads(frame.payload).get("authToken")
+            payload = json.loads(frame.payload)
+            token, name = payload.get("authToken"), payload.get("componentName")
         except (ValueError, AttributeError, RecursionError) as error:
             raise CodecError("CONNECT without a token") from error
-        component = self._authenticate(token) if frame.text(":version") == "0.1.0" and isinstance(token, str) else None
+        component = None
+        if frame.text(":version") == "0.1.0" and isinstance(token, str):
+            component = self._authenticate(token)
+        elif frame.text(":version") == "0.1.0" and isinstance(name, str) and self._identify is not None:
+            component = name if self._identify(name, connection.peer()) else None
         if component is None or self._rules.refuses(component):
             logger.warning("a connection was refused for its token")
             return False
