@@ -33,6 +33,7 @@ from ml_inference.greengrass.errors import (
     describe,
 )
 from ml_inference.greengrass.session import (
+    NAME_VARIABLE,
     SOCKET_VARIABLE,
     TOKEN_VARIABLE,
     Answered,
@@ -274,6 +275,9 @@ def test_a_wrong_token_is_told_from_a_nucleus_that_is_not_there(rig: Rig, tmp_pa
     wrong = Connector(rig.environment | {TOKEN_VARIABLE: "A" * 16})
     with pytest.raises(TokenRefusedError):
         wrong.open(rig.lost.put)
+    impostor = Connector(rig.environment | {TOKEN_VARIABLE: "A" * 16, NAME_VARIABLE: NAME})
+    with pytest.raises(TokenRefusedError):  # no process of that component
+        impostor.open(rig.lost.put)
     nobody = Connector(rig.environment | {SOCKET_VARIABLE: str(tmp_path / "nobody")})
     with pytest.raises(NucleusUnavailableError):
         nobody.open(rig.lost.put)
