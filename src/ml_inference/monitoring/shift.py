@@ -23,6 +23,8 @@ KNOWN = 2.0
 """So many windows of operating time are needed before a mean is compared."""
 REACH = 3.0
 """Spreads that one machine counts at most in the mean over the line."""
+LINE_LIMIT = 4.5
+"""Standard deviations from which the mean over a line is unusual: what is limited for each machine has no long tail."""
 CLOSE_SHARE = 0.7
 """An alarm closes when the deviation falls below this share of its limit."""
 
@@ -146,7 +148,7 @@ class ShiftWatch:
                 continue
             # What machines do each for themselves averages out; what they do together does not.
             spread = math.hypot(reference.spread / math.sqrt(count), reference.common)
-            found = _deviation(column, reference, total / count, spread)
+            found = Deviation(column, reference.window_seconds, (total / count - reference.mean) / spread, LINE_LIMIT)
             if column not in most or found.share > most[column].share:
                 most[column] = found
         return list(most.values())

@@ -37,7 +37,10 @@ MIN_MEANS = 50
 MIN_TOGETHER = 4
 LEAST_LIMIT = 4.5
 """Standard deviations: of normally distributed means one in 150,000 lies beyond."""
-LIMIT_MARGIN = 1.25
+LIMIT_MARGIN = 1.1
+TAIL_SHARE = 0.02
+EXPECTED_MEANS = 100_000
+"""Means of four hours that a hundred machines have in half a year: one of them may be as unusual as an alarm."""
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -287,11 +290,20 @@ def _mean_reference(window: float, samples: Sequence[tuple[int, int, float]]) ->
         observed = float(np.mean((sums[enough] / together[enough]) ** 2))
         alone = float(np.mean(spread**2 / together[enough]))
         common = float(np.sqrt(max(0.0, observed - alone)))
-    furthest = float(np.abs(means - centre).max() / np.hypot(spread, common))
+    distances = np.abs(means - centre) / np.hypot(spread, common)
     return MeanReference(
         window_seconds=window,
         mean=round(centre, 6),
         spread=float(f"{spread:.6g}"),
         common=float(f"{common:.6g}"),
-        limit=round(max(LEAST_LIMIT, LIMIT_MARGIN * furthest), 3),
+        limit=round(_limit(distances), 3),
     )
+
+
+def _limit(distances: Float64Array) -> float:
+    """The distance that one of `EXPECTED_MEANS` is expected to reach, by an exponential tail (peaks over a threshold)."""
+    start = float(np.quantile(distances, 1.0 - TAIL_SHARE))
+    beyond = distances[distances > start]
+    scale = float((beyond - start).mean()) if len(beyond) else 0.0
+    reached = start + scale * math.log(TAIL_SHARE * EXPECTED_MEANS)
+    return max(LEAST_LIMIT, reached, LIMIT_MARGIN * float(distances.max()))
