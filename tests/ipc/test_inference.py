@@ -143,7 +143,7 @@ def test_it_cannot_start_with_a_bad_model_or_configuration_and_says_why(make_lin
     ):
         settings = ["--set", f"ModelDirectory={line.model}", "--set", setting]
         done = line.run(*settings)
-        assert (done.returncode, reason in done.stdout) == (1, True), done.stdout
+        assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
 
 
 def test_a_missing_permission_on_the_input_topic_is_a_problem_that_a_deployment_cures(

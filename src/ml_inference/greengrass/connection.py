@@ -101,6 +101,11 @@ class Connection:
         """Let no call wait any longer. May be called from a signal handler."""
         self._connector.give_up()
 
+    @property
+    def given_up(self) -> bool:
+        """Whether that was asked."""
+        return self._connector.given_up
+
     def confirm(self) -> None:
         """The session has proved itself: what the component needs of it is in place, and the pauses begin anew."""
         self.confirmed = True

@@ -77,11 +77,11 @@ class Connector:
         self._amend = MessageAmendment.create_static_authtoken_amender(token)
         self._name = environment.get(NAME_VARIABLE, "")
         self._call_timeout = call_timeout
-        self._given_up = False
+        self.given_up = False
 
     def give_up(self) -> None:
         """Let no call of this connector or its sessions wait any longer. May be called from a signal handler."""
-        self._given_up = True
+        self.given_up = True
 
     def open(self, on_lost: Callable[[Session], None], timeout: float = 10.0) -> Session:
         """Connect, with the token; where it is refused, under the component's name.
@@ -139,7 +139,7 @@ class Connector:
     def _wait(self, future: Future[Any], timeout: float) -> Any:
         """The result of a call, unless it takes too long or the component has to stop."""
         deadline = time.monotonic() + timeout
-        while not future.done() and not self._given_up and time.monotonic() < deadline:
+        while not future.done() and not self.given_up and time.monotonic() < deadline:
             wait([future], timeout=0.1)
         return future.result(timeout=0)
 

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 from pydantic_core import to_json
 
 from ml_inference.monitoring.alarms import Event
+from ml_inference.wire import MAX_RECEIVED_CHARACTERS
 
 MAX_ERRORS = 20
 """Most field errors reported for one reading; a model may have thousands of features."""
-MAX_RECEIVED_CHARACTERS = 512
 
 JsonObject: TypeAlias = dict[str, Any]
 CorrelationId: TypeAlias = str | int | None

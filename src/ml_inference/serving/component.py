@@ -42,6 +42,9 @@ from ml_inference.serving.timing import Timing
 from ml_inference.serving.updates import UpdateGate
 from ml_inference.serving.worker import Worker
 
+STATE_FOLDER = "state"
+"""In the work directory: what is known of the machines."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -123,7 +126,6 @@ class Component:
         self._timing = timing = timing or Timing()
         self._monotonic = monotonic
         self._events: SimpleQueue[object] = SimpleQueue()
-        self._asked_to_stop = False
         put = self._events.put
         last_good = LastGood(work_directory / "last-good")
         self._settings = Settings(overrides or {}, last_good)
@@ -164,8 +166,6 @@ class Component:
             Listener(self._request, monotonic=monotonic, silence=timing.control_silence, patience=timing.patience),
             monotonic,
         )
-        self._state_directory = work_directory / "state"
-        self._thing_name = thing_name
         self._updates = UpdateGate(monotonic, pause=timing.defer, longest=timing.longest_defer)
         self._health = Health(
             thing_name=thing_name,
@@ -184,7 +184,6 @@ class Component:
 
     def stop(self) -> None:
         """Ask it to stop. May be called from a signal handler or another thread."""
-        self._asked_to_stop = True
         self._connection.give_up()
         self._events.put(_Stop())
 
@@ -201,13 +200,13 @@ class Component:
             while True:
                 self._supervise()
         except ExitError as end:
-            if end.code and not self._asked_to_stop:
+            if end.code and not self._connection.given_up:
                 logger.error("exit %d: %s", end.code, end)
             else:
                 logger.info("stopping: %s", end)
             self._finish()
             # Asked to stop it waits for no answer any more, and what fails for that is no failure.
-            return EXIT_STOPPED if self._asked_to_stop else end.code
+            return EXIT_STOPPED if self._connection.given_up else end.code
 
     def health(self) -> dict[str, Any]:
         """The health message at this moment."""
@@ -408,18 +407,18 @@ class Component:
     def _start_work(self, model: Model) -> None:
         self._models.in_force = model
         configuration = self._settings.current
+        state = self._outputs.work_directory / STATE_FOLDER
         self._worker = Worker(
             intake=self._intake,
             pipeline=Pipeline(
                 model,
                 judgement_of(configuration),
                 settings=alarm_settings_of(configuration),
-                salt=self._thing_name,
+                salt=self._health.thing_name,
             ),
-            memory=Memory(self._state_directory, self._monotonic),
-            control=Control(self._state_directory),
+            memory=Memory(state, self._monotonic),
+            control=Control(state),
             router=self._outputs.router,
-            counters=self._intake.counters,
             publish=self._outputs.local.publish,
             offer=self._outputs.offer,
             monotonic=self._monotonic,

@@ -39,6 +39,7 @@ class Health:
         monotonic: Seconds of a clock that never goes back.
 
     Attributes:
+        thing_name: As given.
         version: As given.
         state: `starting`, `running` or `stopping`.
         due: When the next message is due, in seconds of the clock.
@@ -57,7 +58,7 @@ class Health:
         counters: Counters,
         monotonic: Callable[[], float],
     ) -> None:
-        self._thing_name = thing_name
+        self.thing_name = thing_name
         self.version = version
         self._settings = settings
         self._subscription = subscription
@@ -91,7 +92,7 @@ class Health:
         message: dict[str, Any] = {
             "state": self.state,
             "timestamp": parse_timestamp(now()),
-            "thing_name": self._thing_name,
+            "thing_name": self.thing_name,
             "component_version": self.version,
             "uptime_seconds": round(self._monotonic() - self._started, 1),
             "model": self._model(),

@@ -31,6 +31,7 @@ class Outputs:
         monotonic: Seconds of a clock that never goes back.
 
     Attributes:
+        work_directory: As given.
         router: Turns outcomes into messages.
         local: Publishes local messages.
         cloud: Publishes to AWS IoT Core; None until `configure`.
@@ -45,7 +46,7 @@ class Outputs:
         answer: float,
         monotonic: Callable[[], float],
     ) -> None:
-        self._outbox_path = work_directory / OUTBOX_FILE
+        self.work_directory = work_directory
         self._answer = answer
         self._monotonic = monotonic
         self.router = Router(configuration, thing_name, monotonic, _message_ids())
@@ -55,7 +56,7 @@ class Outputs:
     def configure(self, configuration: Configuration) -> None:
         """Put a configuration in force; the first opens the outbox."""
         self.router.configuration = configuration
-        path, size = self._outbox_path, configuration.outbox_max_megabytes * 1_000_000
+        path, size = self.work_directory / OUTBOX_FILE, configuration.outbox_max_megabytes * 1_000_000
         if self.cloud:
             self.cloud.configure(qos=configuration.cloud_qos, outbox_bytes=size)
             return

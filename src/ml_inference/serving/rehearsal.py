@@ -47,7 +47,6 @@ def rehearse(directory: Path, seconds: float) -> None:
         intake=intake,
         pipeline=Pipeline(model),
         router=Router(configuration, "rehearsal", time.monotonic, lambda: "rehearsal"),
-        counters=counters,
         publish=sent.put,
         offer=lambda messages, _: to_cloud.extend(messages),
         monotonic=time.monotonic,

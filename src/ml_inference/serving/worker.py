@@ -21,7 +21,6 @@ from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import FieldError, Outcome, Rejection
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.serving.control import Control
-from ml_inference.serving.counters import Counters
 from ml_inference.serving.intake import Arrival, Intake
 from ml_inference.serving.memory import Memory
 
@@ -40,10 +39,9 @@ class Worker:
     """Takes messages from the intake, scores them, and hands on what they become.
 
     Args:
-        intake: Where messages come from.
+        intake: Where messages come from; its counters are told what became of each.
         pipeline: Scores; from `start` on it belongs to the worker's thread.
         router: Turns outcomes into messages.
-        counters: Told what became of each message.
         publish: Sends a local message; may wait.
         offer: Takes messages for the cloud, and the number of readings not wanted there; does not wait.
         memory: Keeps what is known of the machines; None where nothing is to be kept.
@@ -57,7 +55,6 @@ class Worker:
         intake: Intake,
         pipeline: Pipeline,
         router: Router,
-        counters: Counters,
         publish: Callable[[Message], None],
         offer: Callable[[Sequence[Message], int], None],
         memory: Memory | None = None,
@@ -67,7 +64,6 @@ class Worker:
         self._intake = intake
         self._pipeline = pipeline
         self._router = router
-        self._counters = counters
         self._publish = publish
         self._offer = offer
         self._memory = memory
@@ -269,9 +265,9 @@ class Worker:
         if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
             self._compare(arrival, outcome, seconds)
         scored = len(outcome.results)
-        with self._counters.lock:
+        with self._intake.counters.lock:
             self._offer(cloud, unwanted)
-            self._counters.finished(scored=scored, rejected=len(outcome.items) - scored)
+            self._intake.counters.finished(scored=scored, rejected=len(outcome.items) - scored)
 
     def _route(self, outcome: Outcome) -> tuple[list[Message], list[Message], int]:
         """Local messages, messages for the cloud, and how many readings the cloud does not want."""

@@ -18,10 +18,11 @@ class RefusingConnector:
 
     def __init__(self) -> None:
         self.attempts = 0
+        self.given_up = False
         self.on_attempt: Callable[[], None] = lambda: None
 
     def give_up(self) -> None:
-        pass
+        self.given_up = True
 
     def open(self, *_: object) -> None:
         self.attempts += 1

@@ -46,7 +46,6 @@ class Bench:
             intake=self.intake,
             pipeline=self.pipeline,
             router=self.router,
-            counters=self.counters,
             publish=self._publish,
             offer=self._offer,
             memory=Memory(directory, time.monotonic),
