@@ -133,6 +133,11 @@ class Seen:
         """Whether the machine runs and is not under maintenance."""
         return not self.off and not self.quiet
 
+    @property
+    def learns(self) -> bool:
+        """Whether references may learn from it."""
+        return self.step is not None and self.in_operation and not self.suspicious
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -319,7 +319,7 @@ class Pipeline:
             state, changed = self._states.update(reading.equipment_id, abnormal=abnormal)
             if seen is not None and seen.off:
                 state = OFF
-        if reading.label is not None and held.learns and state != OFF:
+        if reading.label is not None and held.counts and state != OFF:
             self.truth.add(
                 reading.equipment_id,
                 held.seconds,
