@@ -114,6 +114,17 @@ def test_what_the_recipe_does_not_allow_is_unauthorized(nucleus: BackgroundNucle
             refused()
 
 
+def test_a_policy_may_name_the_thing_on_classic(nucleus: BackgroundNucleus, connect: Connect, profile: str) -> None:
+    resources = ["$aws/things/{iot:thingName}/jobs/+/get"]
+    client = connect(nucleus, access=access("mqttproxy", "PublishToIoTCore", resources=resources))
+    topic = {"topic_name": "$aws/things/sandbox-core/jobs/7/get", "qos": "1", "payload": b""}
+    if profile == "lite":
+        with pytest.raises(model.UnauthorizedError):
+            client.call("publish_to_iot_core", **topic)
+    else:
+        client.call("publish_to_iot_core", **topic)
+
+
 def test_a_wrong_token_is_refused_as_the_runtime_refuses_it(nucleus: BackgroundNucleus, connect: Connect) -> None:
     environment = nucleus.credentials("com.example.Test") | {"SVCUID": "A" * 16}
     client: Any = type(connect(nucleus))

@@ -18,7 +18,9 @@ CLI: Final = "aws.greengrass.Cli"
 _ESCAPE_OR_STAR: Final = re.compile(r"\$\{([^}]*)\}|(\*)")
 
 
-def is_allowed(access_control: Any, service: str, operation: str, resource: str) -> bool:
+def is_allowed(
+    access_control: Any, service: str, operation: str, resource: str, *, thing_name: str | None = None
+) -> bool:
     """Whether a component may use an operation on a resource.
 
     Args:
@@ -26,6 +28,7 @@ def is_allowed(access_control: Any, service: str, operation: str, resource: str)
         service: `aws.greengrass.ipc.pubsub` or `aws.greengrass.ipc.mqttproxy`.
         operation: With its namespace, as `aws.greengrass#PublishToTopic`.
         resource: The topic or topic filter.
+        thing_name: What `{iot:thingName}` in a policy's resource stands for; None where the runtime knows no variables there.
     """
     policies = access_control.get(service) if isinstance(access_control, Mapping) else None
     if not isinstance(policies, Mapping):
@@ -35,7 +38,7 @@ def is_allowed(access_control: Any, service: str, operation: str, resource: str)
             continue
         operations, resources = _strings(policy.get("operations")), _strings(policy.get("resources"))
         if (operation in operations or "*" in operations) and any(
-            _covers(pattern, resource, mqtt=service == MQTT_PROXY) for pattern in resources
+            _covers(_filled_in(pattern, thing_name), resource, mqtt=service == MQTT_PROXY) for pattern in resources
         ):
             return True
     return False
@@ -44,6 +47,10 @@ def is_allowed(access_control: Any, service: str, operation: str, resource: str)
 def _strings(value: Any) -> list[str]:
     """Returns a list of strings as it is; a policy that holds anything else allows nothing."""
     return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []
+
+
+def _filled_in(pattern: str, thing_name: str | None) -> str:
+    return pattern if thing_name is None else pattern.replace("{iot:thingName}", thing_name)
 
 
 def _covers(pattern: str, resource: str, *, mqtt: bool) -> bool:

@@ -286,7 +286,10 @@ class NucleusOperations:
         return Reply({})
 
     def _authorize(self, stream: Stream, service: str, resource: str) -> None:
-        if not is_allowed(self._host.access_control(stream.component), service, stream.operation, resource):
+        host = self._host
+        thing_name = host.thing_name if host.profile.policy_variables else None
+        policies = host.access_control(stream.component)
+        if not is_allowed(policies, service, stream.operation, resource, thing_name=thing_name):
             text = "IPC Operation not authorized."
             if self._host.profile.component_updates:
                 text = f"Principal {stream.component} is not authorized to perform {service}:{stream.operation} on resource {resource}"

@@ -44,6 +44,7 @@ class Profile:
         recipe_limit: Longest recipe, in bytes.
         paths_end_in_slash: Whether `{artifacts:path}` and its like end in a slash.
         cuts_unknown: Whether a `{` that opens no known variable cuts the script there; where not, it is left as written.
+        policy_variables: Whether `{iot:thingName}` in the resources of `accessControl` stands for the core device's name.
         policy_delay: Seconds for which a changed `accessControl` is not yet in force when a component hears of the change.
         rolls_back: Whether a failed deployment from the cloud goes back to what ran before.
         reinstalls: Whether `install` runs again after BROKEN, at each start of the nucleus and at a rollback.
@@ -88,6 +89,7 @@ class Profile:
     recipe_limit: int | None
     paths_end_in_slash: bool
     cuts_unknown: bool
+    policy_variables: bool
     policy_delay: float
     rolls_back: bool
     reinstalls: bool
@@ -133,6 +135,7 @@ CLASSIC: Final = Profile(
     recipe_limit=None,
     paths_end_in_slash=False,
     cuts_unknown=False,
+    policy_variables=True,
     policy_delay=1.0,
     rolls_back=True,
     reinstalls=True,
@@ -178,6 +181,7 @@ LITE: Final = Profile(
     recipe_limit=8196,
     paths_end_in_slash=True,
     cuts_unknown=True,
+    policy_variables=False,
     policy_delay=0.0,
     rolls_back=False,
     reinstalls=False,

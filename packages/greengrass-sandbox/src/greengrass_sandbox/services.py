@@ -416,7 +416,9 @@ class Services:
             raise OperationError("ServiceError", f"{service} is not deployed: no component depends on it")
 
     def _is_allowed(self, stream: Stream, service: str, resource: str) -> bool:
-        return is_allowed(self._host.access_control(stream.component), service, stream.operation, resource)
+        thing_name = self._host.thing_name if self._host.profile.policy_variables else None
+        policies = self._host.access_control(stream.component)
+        return is_allowed(policies, service, stream.operation, resource, thing_name=thing_name)
 
     def _authorize(self, stream: Stream, service: str, resource: str) -> None:
         if not self._is_allowed(stream, service, resource):
