@@ -59,12 +59,12 @@ def jobs(*, quick: bool, seed: int = SEED) -> list[Job]:
         seed: Of the first story.
     """
     return [
-        *_lines("minute", 30 if quick else 100, days=14 if quick else 28, step=MINUTE, story={"seed": seed}),
+        *_lines("minute", 20 if quick else 100, days=14 if quick else 28, step=MINUTE, story={"seed": seed}),
         *_rates(seed + 1, quick=quick),
         *_broken(seed + 2, quick=quick),
         *_lines(
             "during",
-            *(20 if quick else 60,),
+            10 if quick else 60,
             days=14 if quick else 21,
             step=MINUTE,
             story={"seed": seed + 3, "sensor_fault_rate": 1.0, "sensor_fault_when": "during"},
@@ -72,7 +72,7 @@ def jobs(*, quick: bool, seed: int = SEED) -> list[Job]:
         *_healthy(seed + 4, quick=quick),
         *_changes(seed + 5, quick=quick),
         *_lines(
-            "story 2", 20 if quick else 40, days=14 if quick else 56, step=MINUTE, story={"seed": seed + 6, "story": 2}
+            "story 2", 10 if quick else 40, days=21 if quick else 56, step=MINUTE, story={"seed": seed + 6, "story": 2}
         ),
     ]
 
@@ -88,7 +88,7 @@ def _rates(seed: int, *, quick: bool) -> Iterator[Job]:
     for case, step in (("1 Hz", 1.0), ("1 Hz, thinned", MINUTE)):
         for machine in range(2 if quick else 4):
             story = {"machines": 4, "seed": seed, "fault_rate": 1.0}
-            yield Job(case, (1 if quick else 7) * DAY, step, story, range(machine, machine + 1))
+            yield Job(case, (0.5 if quick else 7) * DAY, step, story, range(machine, machine + 1))
 
 
 def _broken(seed: int, *, quick: bool) -> Iterator[Job]:
@@ -102,12 +102,12 @@ def _broken(seed: int, *, quick: bool) -> Iterator[Job]:
 def _healthy(seed: int, *, quick: bool) -> Iterator[Job]:
     spans = (
         # machines, step, days, lines; quick: days, lines
-        (1, 1.0, 7, 1, 1, 1),
-        (4, 1.0, 2, 1, 0.25, 1),
-        (40, 1.0, 0.25, 1, 0.02, 1),
+        (1, 1.0, 7, 1, 0.5, 1),
+        (4, 1.0, 2, 1, 0.1, 1),
+        (40, 1.0, 0.25, 1, 0.01, 1),
         (1, 10.0, 28, 2, 5, 1),
         (4, 10.0, 14, 1, 2, 1),
-        (40, 10.0, 3, 1, 0.25, 1),
+        (40, 10.0, 3, 1, 0.1, 1),
         (1, 600.0, 90, 8, 60, 4),
         (4, 600.0, 90, 4, 60, 2),
         (40, 600.0, 60, 2, 30, 1),
@@ -121,20 +121,20 @@ def _healthy(seed: int, *, quick: bool) -> Iterator[Job]:
 
 def _changes(seed: int, *, quick: bool) -> Iterator[Job]:
     story = {"machines": 4, "seed": seed, "fault_rate": 0.0}
-    for sensor in SENSORS[1:3] if quick else SENSORS:
+    for sensor in SENSORS[1:2] if quick else SENSORS:
         spoiled = Spoiled(DAY, (sensor,), "cylinder-2", factor=1.5)
         yield Job(f"{sensor} of one machine scaled by 1.5", 2 * DAY, 10.0, story, range(4), spoiled)
     for sensor in SENSORS[3:4] if quick else SENSORS:
-        at = 4 * 3600.0 if quick else DAY / 2
+        at = 2 * 3600.0 if quick else DAY / 2
         yield Job(
             f"{sensor} of all machines shifted",
-            at + 7200.0,
+            at + 5400.0,
             1.0,
             story,
             range(4),
             Spoiled(at, (sensor,), deviations=1.0),
         )
-    at = 4 * 3600.0 if quick else DAY / 2
+    at = 2 * 3600.0 if quick else DAY / 2
     yield Job(
-        "all sensors of all machines shifted", at + 7200.0, 1.0, story, range(4), Spoiled(at, SENSORS, deviations=1.0)
+        "all sensors of all machines shifted", at + 5400.0, 1.0, story, range(4), Spoiled(at, SENSORS, deviations=1.0)
     )
