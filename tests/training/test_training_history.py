@@ -137,8 +137,9 @@ def test_a_table_of_float32_is_what_a_device_sees() -> None:
 def test_a_table_with_late_readings_is_in_the_order_of_arrival_and_a_reversed_one_is_not() -> None:
     machine, seconds = np.tile([0, 1], 50), np.repeat(np.arange(50.0), 2)
     seconds[40:46] -= 20.0
-    assert order_of_arrival(machine, seconds).tolist() == list(range(100))
+    assert order_of_arrival(machine, seconds) is None
     backwards = order_of_arrival(machine[::-1], seconds[::-1])
+    assert backwards is not None
     assert np.all(np.diff(seconds[::-1][backwards]) >= 0)
 
 
@@ -207,8 +208,8 @@ def test_one_reading_after_a_gap_does_not_stand_for_the_gap() -> None:
 
 def test_late_and_repeated_readings_and_those_in_off_time_change_nothing() -> None:
     quiet, disturbed = History(plan()), History(plan())
-    for at in range(1_500):
-        time, values = 60.0 * at, [50.0 + at % 5, 10.0, 7.0]
+    for at in range(200):
+        time, values = 600.0 * at, [50.0 + at % 5, 10.0, 7.0]
         expected = quiet.update("m", time, values)
         actual = disturbed.update("m", time, values)
         assert np.array_equal(actual, expected, equal_nan=True)
@@ -321,19 +322,19 @@ def test_names_say_source_statistic_and_window() -> None:
 def test_made_up_ids_displace_each_other_and_no_machine_with_a_baseline() -> None:
     device = History(plan(), max_machines=4)
     values = [50.0, 10.0, 7.0]
-    for at in range(1_000):
+    for at in range(450):
         for machine in ("one", "two"):
             expected = device.update(machine, 60.0 * at, values)
-    for number in range(500):
+    for number in range(100):
         device.update_many([f"x{number}", f"y{number}", f"z{number}"], [60.0 * number] * 3, [values] * 3)
     assert len(device) == 4
     for machine in ("one", "two"):
-        assert np.array_equal(device.update(machine, 60.0 * 999, values), expected, equal_nan=True)
+        assert np.array_equal(device.update(machine, 60.0 * 449, values), expected, equal_nan=True)
 
 
 def test_machines_that_displace_each_other_within_a_batch_are_not_mixed_up() -> None:
     device = History(plan(statistics=("mean",)), max_machines=1)
-    for at in range(60, 30_000, 60):
+    for at in range(60, 9_000, 60):
         described = device.update_many(["a", "b"], [float(at)] * 2, [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
         assert np.isnan(described).all()
 

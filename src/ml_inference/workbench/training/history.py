@@ -118,6 +118,7 @@ def history_table(
     running: Bools | None = None,
     keep: Bools | None = None,
     dtype: npt.DTypeLike = np.float32,
+    out: npt.NDArray[np.floating[Any]] | None = None,
 ) -> npt.NDArray[np.floating[Any]]:
     """The derived features of a table's readings, as a device would have computed them one by one.
 
@@ -133,6 +134,7 @@ def history_table(
         running: n times whether the machine was in operation; None for always.
         keep: n times whether the row is wanted; None for all. All readings count, whether wanted or not.
         dtype: Of the result.
+        out: Shape (wanted rows, k), to be written to; None for a new array.
 
     Returns:
         Shape (wanted rows, k), in the table's order.
@@ -152,7 +154,8 @@ def history_table(
     wanted[order] = latest
     if keep is not None:
         wanted = wanted[keep]
-    result = np.full((len(wanted), len(plan.derived)), np.nan, dtype=dtype)
+    result = np.empty((len(wanted), len(plan.derived)), dtype=dtype) if out is None else out
+    result[...] = np.nan
     # Each reading is described in one row, and copied to the rows of late readings, which see the same state.
     described = np.full(len(readings.rows), -1, dtype=np.intp)
     known = np.flatnonzero(wanted >= 0)[::-1]
@@ -163,7 +166,7 @@ def history_table(
     return result
 
 
-def order_of_arrival(machine: npt.NDArray[np.integer[Any]], seconds: Float64Array) -> Ints:
+def order_of_arrival(machine: npt.NDArray[np.integer[Any]], seconds: Float64Array) -> Ints | None:
     """The order in which a table's readings are taken to have arrived.
 
     That of the table, with its late readings, as a device sees and `ml-inference score` replays them; the order of time for
@@ -174,16 +177,12 @@ def order_of_arrival(machine: npt.NDArray[np.integer[Any]], seconds: Float64Arra
         seconds: n moments.
 
     Returns:
-        Shape (n,), positions.
+        Shape (n,), positions; None for the table's own order.
     """
     order = np.argsort(machine, kind="stable")
     names, moments = machine[order], seconds[order]
     late = (moments[1:] < moments[:-1]) & (names[1:] == names[:-1])
-    return (
-        np.argsort(seconds, kind="stable")
-        if np.count_nonzero(late) > MOST_LATE * len(seconds)
-        else np.arange(len(seconds))
-    )
+    return np.argsort(seconds, kind="stable") if np.count_nonzero(late) > MOST_LATE * len(seconds) else None
 
 
 def choose_sequences(

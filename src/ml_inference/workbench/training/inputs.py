@@ -18,7 +18,7 @@ from ml_inference.model.history import Plan
 from ml_inference.model.over_time import Derived
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.data import Data
-from ml_inference.workbench.training.history import default_plan, history_table, usual_windows
+from ml_inference.workbench.training.history import default_plan, history_table, order_of_arrival, usual_windows
 from ml_inference.workbench.training.operation import Operation
 from ml_inference.workbench.training.request import Request
 
@@ -130,12 +130,15 @@ def prepare(request: Request, data: Data, operation: Operation, say: Callable[[s
     derived = default_plan(names, windows, counted=not data.in_seconds)
     say(f"history: {len(derived)} features of the machine's own past, such as {derived[0].name!r}")
     plan = Plan.of(derived, names)
-    # In the order of time, whatever the table's: a device sees its readings so.
-    order = np.argsort(data.seconds, kind="stable")
-    running = None if operation.running is None else operation.running[order]
-    past = history_table(data.values[order], machines[order], data.seconds[order], plan, running=running)
     values = np.empty((len(data.values), len(names) + len(derived)), dtype=np.float32)
     values[:, : len(names)] = data.values
-    values[order, len(names) :] = past
+    order = order_of_arrival(machines, data.seconds)
+    if order is None:
+        history_table(data.values, machines, data.seconds, plan, running=operation.running, out=values[:, len(names) :])
+    else:
+        say("the rows are not in the order of time; history takes them in the order of time")
+        running = None if operation.running is None else operation.running[order]
+        past = history_table(data.values[order], machines[order], data.seconds[order], plan, running=running)
+        values[order, len(names) :] = past
     columns = (*names, *(one.name for one in derived))
     return Inputs(columns, values, tuple(derived), plan, plain.withholdable)
