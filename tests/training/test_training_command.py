@@ -262,7 +262,7 @@ def test_a_number_gives_a_regression_without_a_threshold_unless_one_is_set(tmp_p
         (("--limit", "UDI=5"), "is not NAME=MIN:MAX"),
         (("--unit", "UDI"), "is not NAME=UNIT"),
         (("--features-file", "/nothing.json"), "cannot read /nothing.json"),
-        (("--time", "Type"), "neither ISO 8601 nor a number"),
+        (("--time", "Type"), "should be ISO 8601"),
         (("--name", "no good name!"), "name: 'no good name!' is not 1 to 128 of A-Z, a-z, 0-9, "),
     ],
 )

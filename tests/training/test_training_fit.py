@@ -100,7 +100,7 @@ def test_rows_that_lack_a_value_are_dropped_and_counted(tmp_path: Path) -> None:
     columns = {name: values.tolist() for name, values in ai4i(1_000, seed=4).items()}
     columns["Torque [Nm]"][3] = ""
     columns["Torque [Nm]"][5] = "1e39"  # beyond float32
-    columns[AI4I_LABEL][7] = "NA"
+    columns[AI4I_LABEL][7] = ""
     training = quick(write_csv(tmp_path / "gaps.csv", columns))
     assert training.data.dropped == 3
     assert training.data.missing == {"Torque [Nm]": 2, AI4I_LABEL: 1}

@@ -47,5 +47,5 @@ def test_the_commands_from_the_notebook_to_the_report_do_what_the_guide_says(tmp
     manifest = load_model(tmp_path / "my-model").manifest
     assert manifest.metrics["threshold_rule"] == "recall of at least 0.8"
     assert manifest.features[0].minimum == -40.0
-    assert manifest.metrics["alarms"]
+    assert manifest.alarm is not None
     assert (tmp_path / "my-model" / "report.html").is_file()

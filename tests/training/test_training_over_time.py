@@ -198,6 +198,9 @@ def test_the_command_writes_alarm_horizon_and_off_time_into_the_manifest(
     }
     assert manifest.golden_sequences
     assert all(feature.withholdable and feature.usual for feature in manifest.features)
+    usual = manifest.features[0].usual
+    assert usual is not None
+    assert (usual.resolution, usual.lowest) == (0.001, round(usual.lowest, 3))
     alarm = manifest.alarm
     assert alarm is not None
     assert 0.0 < alarm.close_score < alarm.open_score < 1.0

@@ -240,12 +240,22 @@ def _described(training: Training) -> list[Feature]:
     running = training.operation.running
     return usual_values(
         features,
-        data.values[rows],
+        _as_written(data.values[rows]),
         data.machines[rows],
         data.seconds[rows],
         healthy=healthy[rows],
         off=None if running is None else ~running[rows],
     )
+
+
+def _as_written(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The numbers that a file and a message hold: 29.53, where float32 has 29.530001; seven digits are all that it carries."""
+    exact = values.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        digits = np.where(exact == 0.0, 0.0, 6.0 - np.floor(np.log10(np.abs(exact))))
+    scale = 10.0 ** np.clip(digits, -30.0, 30.0)
+    rounded: npt.NDArray[np.float64] = np.rint(exact * scale) / scale
+    return rounded
 
 
 def _sequences(training: Training) -> list[MachineReadings]:
