@@ -243,6 +243,17 @@ class Truth(Tally):
     worst: dict[str, Tally]
 
 
+class FeatureRange(TypedDict):
+    """A feature of the model: what its sensor can report, and where the training data mostly lay."""
+
+    name: str
+    unit: str
+    minimum: Annotated[float | None, Field(description="lowest value that is physically possible")]
+    maximum: Annotated[float | None, Field(description="highest such value")]
+    low: Annotated[float | None, Field(description="below it lay a twentieth of the training data")]
+    high: Annotated[float | None, Field(description="above it lay a twentieth of the training data")]
+
+
 class Health(TypedDict):
     """What the component is doing, with which model, and an accounting that adds up."""
 
@@ -262,3 +273,8 @@ class Health(TypedDict):
     challenger: NotRequired[Challenger]
     alarms: NotRequired[Alarms]
     truth: NotRequired[Truth]
+    features: NotRequired[
+        Annotated[list[FeatureRange], Field(description="with each model and now and then, in parts if they do not fit")]
+    ]
+    part: NotRequired[Annotated[int, Field(ge=1, description="of the features")]]
+    parts: NotRequired[Annotated[int, Field(ge=1)]]

@@ -32,7 +32,11 @@ def rename(project: Path, name: str) -> None:
 def renamed(make_checkout: MakeCheckout) -> Path:
     """A checkout whose components have other names, and run in the tests' environment instead of making their own."""
     copy = make_checkout()
-    for project, name in ((copy, "com.acme.Judge"), (copy / "components" / "simulator", "com.acme.Line")):
+    for project, name in (
+        (copy, "com.acme.Judge"),
+        (copy / "components" / "simulator", "com.acme.Line"),
+        (copy / "components" / "dashboard", "com.acme.Page"),
+    ):
         rename(project, name)
         recipe = project / "recipe.yaml"
         text = re.sub(r"'exec python3 [^']* install [^']*'", "'true'", recipe.read_text())
@@ -54,6 +58,7 @@ def test_components_with_other_names_lose_nothing_although_the_cloud_goes_away(
     done = command(sys.executable, "-m", "ml_inference", "demo", *arguments, cwd=renamed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the cloud is out of reach" in done.stdout
+    assert re.search(r"the line in a browser: http://127\.0\.0\.1:\d+/", done.stdout)
     books = counts(done.stdout)
     assert books["lost"] == 0
     assert books["published"] == books["scored"] > 8

@@ -176,3 +176,15 @@ def test_a_refused_token_ends_it_with_the_code_that_asks_for_a_restart(make_line
     line.environment["SVCUID"] = "AAAAAAAAAAAAAAAA"
     done = line.run()
     assert done.returncode == 75, done.stdout
+
+
+def test_health_lists_the_models_features_once_with_the_model(make_line: Callable[..., Line]) -> None:
+    line = make_line(start=False)
+    listed = line.watch("ml/inference/health")
+    line.start()
+    first = listed.until(lambda health: "features" in health)
+    assert (first["part"], first["parts"]) == (1, 1)
+    assert [feature["name"] for feature in first["features"]] == list(NORMAL)
+    line.configure(HealthIntervalSeconds=1)
+    later = [listed.until(lambda health: health["state"] == "running") for _ in range(2)]
+    assert not any("features" in health for health in later)

@@ -208,8 +208,8 @@ class Feed:
         code = self._configure(session)
         if code:
             return code
-        confirm()
         self.connected = True
+        confirm()
         logger.info("connected to the nucleus")
         looked = time.monotonic()
         while True:
@@ -220,12 +220,29 @@ class Feed:
             if event == "stop":
                 return None
             if event is session or session.lost.is_set():
+                logger.warning("the connection to the nucleus is lost")
                 return 0
             now = time.monotonic()
-            if event == "configuration" or now - looked >= self._patience.poll:
+            look = event == "configuration" or now - looked >= self._patience.poll
+            if look:
                 looked = now
+            self._maintain(session, now, look=look)
+
+    def _maintain(self, session: Session, now: float, *, look: bool) -> None:
+        """See to the configuration and to subscriptions that have fallen silent.
+
+        Raises:
+            CallFailedError: The nucleus does not answer, and nothing comes any more.
+        """
+        try:
+            if look:
                 self._configure(session)
             self._renew(session, now)
+        except CallFailedError as error:
+            # A nucleus that is busy answers late: as long as messages come, the connection is worth keeping.
+            if now - max(ear.heard for ear in self._ears.values()) > self._patience.silence:
+                raise
+            logger.warning("%s; trying again later", error)
 
     def _configure(self, session: Session) -> int:
         """Read the configuration and listen where it says.

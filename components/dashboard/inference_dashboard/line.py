@@ -175,13 +175,13 @@ class Line:
                 self.enter(alarm)
         else:
             alarm = None
-            told = messages.health(payload)
-            if isinstance(told, Features):
-                self._features(told)
-            elif told is not None:
-                self.health, self.health_at = told, arrived
+            health, features = messages.health(payload)
+            if features is not None:
+                self._features(features)
+            if health is not None:
+                self.health, self.health_at = health, arrived
                 self.system_changed = self.tick
-            if told is not None:
+            if health is not None or features is not None:
                 return
         self.counts.unreadable += alarm is None
 

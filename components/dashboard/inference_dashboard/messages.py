@@ -263,13 +263,17 @@ def rejections(payload: bytes) -> Iterator[Rejection]:
     yield Rejection(machine=name(document.get("equipment_id") or ""), why="; ".join(why))
 
 
-def health(payload: bytes) -> Health | Features | None:
-    """A health message, or the part of it that lists the model's features."""
+def health(payload: bytes) -> tuple[Health | None, Features | None]:
+    """A health message, and the model's features as far as it lists them."""
     document = load(payload)
     if not isinstance(document, dict):
-        return None
-    model = document.get("model")
+        return None, None
+    return _health(document), _features(document)
+
+
+def _features(document: dict[str, Any]) -> Features | None:
     if isinstance(document.get("features"), list):
+        model = document.get("model")
         known = model if isinstance(model, dict) else {}
         return Features(
             model=f"{text(known.get('name'), MAX_NAME_CHARACTERS)} {text(known.get('version'), 64)}",
@@ -277,7 +281,11 @@ def health(payload: bytes) -> Health | Features | None:
             parts=min(MAX_LIST, max(1, int(number(document.get("parts")) or 1))),
             features=tuple(feature for item in document["features"] if (feature := feature_of(item)) is not None),
         )
-    if not isinstance(document.get("state"), str):
+    return None
+
+
+def _health(document: dict[str, Any]) -> Health | None:
+    if not isinstance(document.get("state"), str) or "counters" not in document:
         return None  # such as a listener's heartbeat
     return Health(
         thing=text(document.get("thing_name"), MAX_NAME_CHARACTERS),

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": (WORKBENCH, "train, evaluate and write a model directory and a report"),
     "package": (WORKBENCH, "make a model directory from a booster file or a SageMaker archive"),
     "score": (DEVICE, "score a CSV or JSON-lines file without Greengrass"),
+    "report": (WORKBENCH, "what a recording shows, as one HTML file"),
     "sign": (WORKBENCH, "sign a model directory, or make a key pair"),
     "simulate": (WORKBENCH, "six-sensor telemetry to a file, standard output or IPC"),
     "demo": (WORKBENCH, "the whole line on this machine, with a live view"),

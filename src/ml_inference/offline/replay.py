@@ -98,8 +98,7 @@ def score_table(
     decoder = ReadingDecoder(model.manifest.features, table.zone)
     totals = Totals()
     with _rare_collections():
-        for lines in _batches(table, model.manifest, part):
-            places, decoded = _decode(decoder, lines)
+        for places, decoded in read_messages(table, decoder, model.manifest, part):
             outcome = pipeline.score(decoded)
             messages = [
                 item.as_message() if isinstance(item, Result) else item.as_message() | table.place(*place)
@@ -124,6 +123,18 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def read_messages(
+    table: Source, decoder: ReadingDecoder, manifest: Manifest, part: Part | None = None
+) -> Iterator[tuple[list[tuple[Path, int]], Decoded]]:
+    """The readings of a table, many as one message, with the file and the line of each.
+
+    Raises:
+        TableError: The table cannot be read.
+    """
+    for lines in _batches(table, manifest, part):
+        yield _decode(decoder, lines)
 
 
 def _batches(table: Source, manifest: Manifest, part: Part | None) -> Iterator[list[Line]]:

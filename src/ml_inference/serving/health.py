@@ -9,6 +9,10 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from ml_inference.delivery.encoding import dump
+from ml_inference.limits import MAX_PAYLOAD_BYTES
+from ml_inference.model.bundle import Model
+from ml_inference.model.ranges import training_range
 from ml_inference.scoring.pipeline import now
 from ml_inference.serving.counters import Counters
 from ml_inference.serving.models import Models
@@ -22,6 +26,12 @@ from ml_inference.times import parse_timestamp
 MAX_PROBLEM_CHARACTERS = 500
 RETRY_SECONDS = 1.0
 """After a health message that could not be sent."""
+FEATURES_SECONDS = 600.0
+"""Between messages that also list the model's features: whoever begins to listen later wants them, too."""
+MAX_FEATURES = 64
+"""Features that are listed; a model may have thousands, and no page shows them."""
+RESERVED_BYTES = 200
+"""Of a message that lists features: for the part's numbers, and for a topic longer than usual."""
 
 
 class Health:
@@ -68,20 +78,35 @@ class Health:
         self._counters = counters
         self._monotonic = monotonic
         self._started = monotonic()
+        self._told: Model | None = None
+        self._told_at = -inf
         self.state = "starting"
         self.due = -inf
         self._cloud_due = -inf
 
     def publish(self, worker: Worker | None) -> None:
-        """Publish the message now, and set when the next is due."""
-        message = self.message(worker)
-        sent = self._outputs.local.try_publish(self._outputs.router.health(message))
+        """Publish the message now, and set when the next is due.
+
+        With each model, and now and then, the local message also lists the model's features; if they do not fit into it,
+        several messages do.
+        """
+        message, model, moment = self.message(worker), self._models.in_force, self._monotonic()
+        tell = model is not None and (model is not self._told or moment - self._told_at >= FEATURES_SECONDS)
+        parts = feature_parts(model, MAX_PAYLOAD_BYTES - RESERVED_BYTES - len(dump(message))) if model and tell else []
+        messages = [
+            message | {"features": part, "part": number, "parts": len(parts)} for number, part in enumerate(parts, 1)
+        ]
+        sent = True
+        for each in messages or [message]:
+            sent = self._outputs.local.try_publish(self._outputs.router.health(each)) and sent
+        if tell and sent:
+            self._told, self._told_at = model, moment
         interval = self._settings.current.health_interval_seconds
         for_cloud = self._outputs.router.cloud_health(message)
-        if for_cloud is not None and self._monotonic() >= self._cloud_due:
+        if for_cloud is not None and moment >= self._cloud_due:
             self._outputs.offer([for_cloud], 0)
-            self._cloud_due = self._monotonic() + interval
-        self.due = self._monotonic() + (interval if sent else RETRY_SECONDS)
+            self._cloud_due = moment + interval
+        self.due = moment + (interval if sent else RETRY_SECONDS)
 
     def message(self, worker: Worker | None) -> dict[str, Any]:
         """The message at this moment."""
@@ -145,3 +170,31 @@ class Health:
             "cloud": cloud.problem if cloud else None,
             "outbox": "; ".join(cloud.recovery) if cloud else None,
         }
+
+
+def feature_parts(model: Model, room: int) -> list[list[dict[str, Any]]]:
+    """The model's features with units, physical limits, and where training data mostly lay, split to fit.
+
+    Args:
+        model: The model; its first `MAX_FEATURES` features are listed.
+        room: Bytes of JSON for each part.
+    """
+    parts: list[list[dict[str, Any]]] = []
+    left = 0
+    for feature in model.manifest.features[:MAX_FEATURES]:
+        low, high = training_range(feature) or (None, None)
+        entry = {
+            "name": feature.name,
+            "unit": feature.unit,
+            "minimum": feature.minimum,
+            "maximum": feature.maximum,
+            "low": low,
+            "high": high,
+        }
+        size = len(dump(entry)) + 1
+        if not parts or size > left:
+            parts.append([])
+            left = room
+        parts[-1].append(entry)
+        left -= size
+    return parts

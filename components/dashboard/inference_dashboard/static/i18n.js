@@ -152,7 +152,7 @@ const WORDS = {
   half: ["median", "중앙값"],
   worst: ["99 of 100 within", "100건 중 99건"],
   drift: ["Drift", "드리프트"],
-  driftHint: ["How far recent readings lie from the training data (PSI): under 0.1 is usual, over 0.25 the model should be looked at.", "최근 측정값이 학습 데이터에서 벗어난 정도(PSI): 0.1 미만은 보통, 0.25 초과면 모델 점검 필요."],
+  driftHint: ["How far recent readings lie from the training data (PSI, or deviations and their limit). A red bar: look at the model.", "최근 측정값이 학습 데이터에서 벗어난 정도(PSI 또는 편차와 한계). 빨간 막대: 모델 점검 필요."],
   driftNone: ["Not enough readings yet.", "아직 측정값이 부족합니다."],
   problems: ["Problems", "문제"],
   noProblems: ["None reported.", "보고된 문제가 없습니다."],

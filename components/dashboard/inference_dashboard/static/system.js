@@ -100,8 +100,14 @@ export class SystemPage {
   }
 
   drift(health) {
-    const largest = (health.drift && Array.isArray(health.drift.largest) && health.drift.largest) || [];
-    const top = Math.max(0.3, ...largest.map((item) => item.psi || 0));
+    const listed = (health.drift && Array.isArray(health.drift.largest) && health.drift.largest) || [];
+    // A model says by PSI, or by deviations from what is usual for the line, how far a feature has moved; 1 is where to look.
+    const largest = listed.map((item) =>
+      typeof item.psi === "number"
+        ? { name: item.feature, share: item.psi / 0.25, text: figure(item.psi, 3) }
+        : { name: item.feature, share: (item.deviations || 0) / (item.limit || 1), text: `${figure(item.deviations)} / ${figure(item.limit)}` },
+    );
+    const top = Math.max(1.2, ...largest.map((item) => item.share));
     return card(
       t("drift"),
       largest.length
@@ -109,9 +115,9 @@ export class SystemPage {
             "ul",
             { class: "bars plain" },
             ...largest.map((item) => {
-              const fill = el("span", { class: "bar-fill", dataset: { push: item.psi > 0.25 ? "up" : "down" } });
-              fill.style.width = `${((100 * (item.psi || 0)) / top).toFixed(1)}%`;
-              return el("li", {}, el("span", { class: "bar-name" }, sensorName(item.feature)), el("span", { class: "bar", "aria-hidden": "true" }, fill), el("span", { class: "bar-push" }, figure(item.psi, 3)));
+              const fill = el("span", { class: "bar-fill", dataset: { push: item.share >= 1 ? "up" : "down" } });
+              fill.style.width = `${((100 * item.share) / top).toFixed(1)}%`;
+              return el("li", {}, el("span", { class: "bar-name" }, sensorName(item.name)), el("span", { class: "bar", "aria-hidden": "true" }, fill), el("span", { class: "bar-push" }, item.text));
             }),
           )
         : el("p", {}, t("driftNone")),

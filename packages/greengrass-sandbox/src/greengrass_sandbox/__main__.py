@@ -153,13 +153,15 @@ class _Session:
         return 0
 
     async def _deploy(self) -> bool:
-        try:
-            for source in self._options.deploy:
-                await self._deploy_one(source)
-        except DeploymentError as error:
-            self._print("error", message=f"{source}: {error}")
-            return False
-        return True
+        # Side by side: most of an installation is waiting for packages.
+        sources = self._options.deploy
+        outcomes = await asyncio.gather(*map(self._deploy_one, sources), return_exceptions=True)
+        for source, outcome in zip(sources, outcomes, strict=True):
+            if isinstance(outcome, DeploymentError):
+                self._print("error", message=f"{source}: {outcome}")
+            elif outcome is not None:
+                raise outcome
+        return not any(outcomes)
 
     async def _deploy_one(self, source: Path) -> None:
         try:

@@ -1,6 +1,6 @@
 """`ml-inference demo`: the whole line on this machine, with a live view.
 
-It builds the two components as for a deployment, has a nucleus stand-in (`greengrass-sandbox`, a process of its own) install
+It builds the components as for a deployment, has a nucleus stand-in (`greengrass-sandbox`, a process of its own) install
 and run them from their recipes, watches every topic, and in the end checks the books: what was sent must have been scored
 or rejected, and what was scored must have reached the cloud. It simulates nothing itself.
 """
@@ -13,28 +13,31 @@ import fcntl
 import importlib.util
 import json
 import queue
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
+
+from ml_inference.workbench.demo_view import MachineView, Picture, lines
 
 SETTLE_SECONDS = 30.0
 """Longest wait for what is on its way: after an outage the component pauses for some seconds before it tries again."""
 START_SECONDS = 900.0
-_BARS = "▁▂▃▄▅▆▇█"
+PAGE_PORT = 8990
+"""Of the dashboard; another one is taken if it is in use."""
+EVENTS = 50
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             _only_one(root, arguments.environment),
             Sandbox(root, arguments.profile, arguments.machines, arguments.environment) as sandbox,
         ):
-            books = Books(simulator=sandbox.simulator)
+            books = Books(simulator=sandbox.simulator, dashboard=sandbox.dashboard)
             with contextlib.suppress(KeyboardInterrupt):
                 view = _live(console, books) if console.is_terminal else _plain(console, books)
                 with view as show:
@@ -92,34 +95,28 @@ class DemoError(Exception):
     """The demo cannot go on; the message says why."""
 
 
-@dataclass(slots=True)
-class Machine:
-    """What the view shows of one cylinder."""
-
-    state: str = "…"
-    score: float = 0.0
-    scores: deque[float] = field(default_factory=lambda: deque(maxlen=40))
-    reason: str = ""
-
-
 @dataclass
 class Books:
     """What went through the topics.
 
     Attributes:
         simulator: Name of the component whose readings count as sent.
+        dashboard: Name of the component whose log says where the page is.
+        page: Address of the page; "" until it is known.
     """
 
     simulator: str
+    dashboard: str = ""
+    page: str = ""
     sent: int = 0
     scored: int = 0
     rejected: int = 0
     repeats: int = 0
     offline: bool = False
-    machines: dict[str, Machine] = field(default_factory=dict)
+    machines: dict[str, MachineView] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     last_error: str = ""
-    last_cloud: str = ""
     note: str = ""
     _in_cloud: set[str] = field(default_factory=set)
 
@@ -140,43 +137,106 @@ class Books:
 
     def take(self, event: dict[str, Any]) -> list[str]:
         """Enter one event of the sandbox; returns lines worth telling."""
-        kind, topic, payload = event["event"], event.get("topic", ""), event.get("payload")
+        kind = event["event"]
         if kind == "error":
             raise DemoError(str(event.get("message")))
-        if kind == "cloud" and isinstance(payload, dict):
+        if kind == "log":
+            return self._log(event)
+        if kind == "cloud":
+            self._cloud(str(event.get("topic", "")), event.get("payload"))
+        return self._local(event) if kind == "local" else []
+
+    def _log(self, event: dict[str, Any]) -> list[str]:
+        found = re.search(r"the page is at (\S+)", str(event.get("line")))
+        if event.get("component") != self.dashboard or found is None:
+            return []
+        self.page = found[1]
+        return [f"the line in a browser: {self.page}"]
+
+    def _cloud(self, topic: str, payload: Any) -> None:
+        if isinstance(payload, dict) and not topic.endswith("/alarm"):
             self.repeats += payload["id"] in self._in_cloud
             self._in_cloud.add(payload["id"])
-            self.last_cloud = f"{topic}  {json.dumps(payload)[:90]}…"
-        elif kind == "local" and topic == "ml/inference/request":
+
+    def _local(self, event: dict[str, Any]) -> list[str]:
+        topic, payload = event.get("topic", ""), event.get("payload")
+        if topic == "ml/inference/request":
             self.sent += event.get("component") == self.simulator
-        elif kind == "local" and isinstance(payload, dict):
-            if topic == "ml/inference/result":
-                return self._result(payload)
-            if topic == "ml/inference/error":
-                self.rejected += 1
-                first = payload["errors"][0]
-                where = ".".join(str(part) for part in first["loc"])
-                self.last_error = f"{payload['equipment_id'] or '?'} {where}: {first['msg']}".replace(" :", ":")
-                return [f"rejected  {self.last_error}"]
-            if topic == "ml/inference/health":
-                self.health = payload
+            self._reading(payload)
+        elif not isinstance(payload, dict):
+            return []
+        elif topic == "ml/inference/result":
+            return self._result(payload)
+        elif topic == "ml/inference/error":
+            return self._rejection(payload)
+        elif topic == "ml/inference/alarm":
+            return self._alarm(payload)
+        elif topic == "ml/inference/health" and "counters" in payload:
+            self.health = payload
         return []
+
+    def _rejection(self, payload: dict[str, Any]) -> list[str]:
+        self.rejected += 1
+        first = payload["errors"][0]
+        where = ".".join(str(part) for part in first["loc"])
+        self.last_error = f"{payload['equipment_id'] or '?'} {where}: {first['msg']}".replace(" :", ":")
+        return [f"rejected  {self.last_error}"]
+
+    def _reading(self, payload: Any) -> None:
+        machine = self.machines.get(str(payload.get("equipment_id"))) if isinstance(payload, dict) else None
+        if machine is not None:
+            machine.sensors |= {
+                key: value
+                for key, value in payload.items()
+                if isinstance(value, float) and key != "wCylinderStatus" and abs(value) < 1e6  # noqa: PLR2004 - a bad one
+            }
+
+    def _alarm(self, alarm: dict[str, Any]) -> list[str]:
+        what = (
+            f"{alarm['equipment_id']}: {alarm['kind']} {alarm.get('sensor') or ''} {alarm.get('reason') or ''}".rstrip()
+        )
+        if alarm["event"] == "closed":
+            self.alarms.pop(alarm["id"], None)
+            return [f"alarm closed  {what}"]
+        new = alarm["id"] not in self.alarms
+        self.alarms[alarm["id"]] = what
+        return [f"alarm opened  {what}"] if new else []
 
     def _result(self, result: dict[str, Any]) -> list[str]:
         self.scored += 1
         name = result["equipment_id"] or "?"
-        machine = self.machines.setdefault(name, Machine())
+        machine = self.machines.setdefault(name, MachineView())
         before = machine.state
-        machine.state, machine.score = result["state"], result["score"]
-        machine.scores.append(result["score"])
+        score = result.get("smoothed_score", result["score"])
+        machine.state, machine.score = str(result["state"]), score
+        machine.faults = result.get("sensors", {})
+        machine.scores.append(score)
         reasons = result.get("explanation", [])
         machine.reason = ", ".join(
-            f"{part['feature']} {part['value']:g} {part['unit']} ({part['contribution']:+.2f})" for part in reasons[:2]
+            f"{part['feature']} {part['value']:g} {part['unit']}"
+            for part in reasons[:2]
+            if part["contribution"] > 0 and part["value"] is not None
         )
         if before == machine.state or (before == "…" and machine.state == "normal"):
             return []
         because = f" because of {machine.reason}" if machine.reason else ""
-        return [f"{name} is {machine.state} (score {machine.score:.3f}){because}"]
+        return [f"{name} is {machine.state} (score {score:.3f}){because}"]
+
+    def picture(self, events: Sequence[str]) -> Picture:
+        """What the view shows."""
+        model, latency, cloud = (self.health.get(key) or {} for key in ("model", "latency_ms", "cloud"))
+        waiting = cloud.get("waiting", 0)
+        facts = [
+            f"page   {self.page}" if self.page else "",
+            f"sent {self.sent}  scored {self.scored}  rejected {self.rejected}  in the cloud {self.cloud}",
+            f"alarms {len(self.alarms)} open: {'; '.join(self.alarms.values())}" if self.alarms else "alarms none open",
+            f"model  {model.get('name', '…')} {model.get('version', '')}  latency {latency.get('p50', '…')} ms",
+            self.note,
+            "Ctrl-C ends",
+        ]
+        offline = self.offline or bool(cloud.get("offline"))
+        warning = f" cloud out of reach: {waiting} results wait on the device " if offline else ""
+        return Picture(self.machines, [fact for fact in facts if fact], warning, events)
 
     def counts(self) -> str:
         """The counts in one line."""
@@ -227,6 +287,7 @@ class Sandbox:
     Attributes:
         simulator: The simulator's name.
         simulator_build: What was built of it.
+        dashboard: The dashboard's name.
 
     Raises:
         DemoError: A component cannot be built.
@@ -236,18 +297,21 @@ class Sandbox:
         # One reading a second for each machine; a fault that takes hours on the line takes seconds here.
         story = {"Machines": machines, "Seed": 202, "FaultRate": 1.6, "Accelerate": 1800, "BadEvery": 25}
         simulator = Part("components/simulator", story)
+        dashboard = Part("components/dashboard", {"Port": _free_port()})
         nucleus = root / ".sandbox" / profile
         self._command = [sys.executable, "-m", "greengrass_sandbox", "--json", "--profile", profile]
         self._command += ["--root", str(nucleus)]
-        for part in (*LISTENERS, simulator):
+        names = {}
+        for part in (*LISTENERS, dashboard, simulator):
             project = root / part.project
-            name = _build(root, project)
+            names[part.project] = name = _build(root, project)
             if environment is not None:
                 _share(environment.resolve(), root, project / "greengrass-build", nucleus / "work" / name)
             self._command += ["--merge", f"{name}={json.dumps(part.settings)}"]
             if part is not simulator:
                 self._command += ["--deploy", str(project / "greengrass-build")]
-        self.simulator, self.simulator_build = name, root / simulator.project / "greengrass-build"
+        self.simulator, self.dashboard = names[simulator.project], names[dashboard.project]
+        self.simulator_build = root / simulator.project / "greengrass-build"
         self._command += ["--watch", "ml/inference/#", "--watch-cloud", "greengrass/ml/inference/#"]
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
@@ -364,6 +428,17 @@ def _only_one(root: Path, environment: Path | None) -> Iterator[None]:
         yield
 
 
+def _free_port() -> int:
+    """The dashboard's usual port, or a free one if something else listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PAGE_PORT))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class _Show:
     """Where the play is shown: `refresh` after each event, `tell` for a line that stays."""
 
@@ -404,8 +479,9 @@ def _until_listening(sandbox: Sandbox, books: Books, show: _Show) -> None:
         if event is not None:
             if event["event"] == "error" and books.note:
                 raise DemoError(f"{event['message']}: {books.note}")
-            books.take(event)
-            if event["event"] == "log":
+            for text in books.take(event):
+                show.tell(text)
+            if event["event"] == "log" and event.get("component") != books.dashboard:
                 books.note = event["line"][:110]
                 show.refresh()
             elif event["event"] == "state" and event["state"] in ("BROKEN", "ERRORED"):
@@ -431,15 +507,28 @@ def _settle(sandbox: Sandbox, books: Books) -> None:
             return
 
 
+class _Screen(_Show):
+    """The whole terminal, drawn anew some times a second; events stand in it and do not scroll."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._events: deque[str] = deque(maxlen=EVENTS)
+
+    def tell(self, text: str) -> None:
+        self._events.append(f"{time.strftime('%H:%M:%S')} {text}")
+
+    def __rich_console__(self, console: Console, _options: ConsoleOptions) -> RenderResult:
+        width, height = console.size
+        yield from lines(self._books.picture(self._events), width, height)
+
+
 @contextlib.contextmanager
 def _live(console: Console, books: Books) -> Iterator[_Show]:
-    with Live(console=console, refresh_per_second=4, get_renderable=lambda: _screen(books)) as live:
-
-        class Screen(_Show):
-            def tell(self, text: str) -> None:
-                live.console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}", highlight=False)
-
-        yield Screen()
+    screen = _Screen(books)
+    with Live(screen, console=console, refresh_per_second=4, screen=True):
+        yield screen
+    if books.page:
+        console.print(f"the page was at {books.page}", highlight=False)
 
 
 @contextlib.contextmanager
@@ -456,36 +545,6 @@ def _plain(console: Console, books: Books) -> Iterator[_Show]:
             console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)
 
     yield Lines()
-
-
-def _screen(books: Books) -> Group:
-    table = Table(expand=True, title="cylinders", title_justify="left")
-    table.add_column("machine", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("score", justify="right")
-    table.add_column("last readings", no_wrap=True)
-    table.add_column("because of (log-odds)", ratio=1)
-    for name, machine in sorted(books.machines.items()):
-        style = {"abnormal": "bold red", "normal": "green"}.get(machine.state, "dim")
-        curve = "".join(_BARS[min(7, int(score * 8))] for score in machine.scores)
-        row = (name, Text(machine.state, style), f"{machine.score:.3f}", Text(curve, style), machine.reason)
-        table.add_row(*row)
-    model = books.health.get("model") or {}
-    latency = books.health.get("latency_ms") or {}
-    model_line = (
-        f"model {model.get('name', '…')} {model.get('version', '')}  threshold {model.get('threshold', '…')}  "
-        f"latency p50 {latency.get('p50', '…')} ms, p99 {latency.get('p99', '…')} ms"
-    )
-    facts = [
-        books.counts(),
-        model_line,
-        f"cloud: {books.last_cloud or '…'}",
-        f"last rejected: {books.last_error or '-'}",
-    ]
-    if books.note:
-        facts.append(books.note)
-    lines = Text("\n".join(facts), no_wrap=True, overflow="ellipsis")
-    return Group(table, Panel(lines, title="Ctrl-C ends", title_align="left"))
 
 
 def _checkout() -> Path | None:

@@ -1,0 +1,1 @@
+"""What a recording of a line shows, as one HTML file: the dashboard's pictures, without a dashboard."""
