@@ -154,14 +154,15 @@ class _Session:
 
     async def _deploy(self) -> bool:
         # Side by side: most of an installation is waiting for packages.
-        sources = self._options.deploy
-        outcomes = await asyncio.gather(*map(self._deploy_one, sources), return_exceptions=True)
-        for source, outcome in zip(sources, outcomes, strict=True):
-            if isinstance(outcome, DeploymentError):
-                self._print("error", message=f"{source}: {outcome}")
-            elif outcome is not None:
-                raise outcome
-        return not any(outcomes)
+        return all(await asyncio.gather(*map(self._deploys, self._options.deploy)))
+
+    async def _deploys(self, source: Path) -> bool:
+        try:
+            await self._deploy_one(source)
+        except DeploymentError as error:
+            self._print("error", message=f"{source}: {error}")
+            return False
+        return True
 
     async def _deploy_one(self, source: Path) -> None:
         try:
