@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -305,5 +306,28 @@ def test_the_figures_are_in_prometheus_format_and_say_what_was_heard(tmp_path: P
         assert samples["ml_inference_latency_seconds_bucket", "0.025"] == 1
         assert samples["ml_inference_latency_seconds_bucket", "0.01"] == 0
         assert samples["ml_inference_alarm_opened_timestamp_seconds", "", hostile, "equipment"] == NOW + 1
+
+    page(work, tmp_path)
+
+
+def test_the_grafana_dashboard_asks_for_figures_and_labels_that_there_are(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "examples" / "grafana" / "ml-inference.json").read_text()
+    expressions = [target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]]
+
+    async def work(page: Page) -> None:
+        page.line.take("alarm", told.payload(told.alarm("x", "a", NOW)), NOW)
+        page.line.take("health", told.payload(told.health(NOW)), NOW)
+        _, exposed, _ = await page.get("/metrics")
+        labels: dict[str, set[str]] = {}
+        for family in text_string_to_metric_families(exposed):
+            for sample in family.samples:
+                labels.setdefault(sample.name, {"instance"}).update(sample.labels)
+        for expression in expressions:
+            (name,) = re.findall(r"ml_inference_\w+", expression)
+            assert name in labels
+            (selector,) = re.findall(r"\{(.*?)\}", expression)
+            grouped = re.findall(r"by \((\w+)\)", expression)
+            assert {*re.findall(r"(\w+)=", selector), *grouped} <= labels[name]
+        assert len(expressions) > 12
 
     page(work, tmp_path)
