@@ -274,7 +274,9 @@ class Health(TypedDict):
     alarms: NotRequired[Alarms]
     truth: NotRequired[Truth]
     features: NotRequired[
-        Annotated[list[FeatureRange], Field(description="with each model and now and then, in parts if they do not fit")]
+        Annotated[
+            list[FeatureRange], Field(description="with each model and now and then, in parts if they do not fit")
+        ]
     ]
     part: NotRequired[Annotated[int, Field(ge=1, description="of the features")]]
     parts: NotRequired[Annotated[int, Field(ge=1)]]
