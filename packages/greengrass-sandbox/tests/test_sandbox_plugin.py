@@ -57,6 +57,7 @@ def test_a_failed_test_shows_the_components_log_and_traceback_and_does_not_wait_
     assert f"Greengrass component {NAME} (BROKEN)" in done.stdout
     assert "ModuleNotFoundError: No module named 'missing_package_of_a_stranger'" in done.stdout
     assert "its last run ended with exit code 1" in done.stdout
+    assert "background.py" not in done.stdout  # where the package noticed it is of no interest
 
 
 def test_python3_in_a_recipe_is_the_interpreter_of_the_tests_with_its_packages(

@@ -19,6 +19,7 @@ from greengrass_sandbox.faults import Faults
 from greengrass_sandbox.nucleus import (
     UPDATE_TIMEOUT,
     VALIDATION_TIMEOUT,
+    DeploymentError,
     LogLine,
     Nucleus,
     OpenSubscription,
@@ -61,6 +62,7 @@ class BackgroundTap(Generic[_Item]):
         Raises:
             TimeoutError: None came in time.
         """
+        __tracebackhide__ = True
         item: _Item = self._call(lambda: self._tap.get(timeout))
         return item
 
@@ -70,6 +72,7 @@ class BackgroundTap(Generic[_Item]):
         Raises:
             TimeoutError: One did not come in time.
         """
+        __tracebackhide__ = True
         return [self.get(timeout) for _ in range(count)]
 
     def drain(self) -> list[_Item]:
@@ -147,6 +150,7 @@ class BackgroundComponent:
 
     def wait_for(self, state: State, timeout: float = 30.0) -> None:
         """Waits until the component is in a state; see :meth:`Component.wait_for`."""
+        __tracebackhide__ = True
         self._call(lambda: self._component.wait_for(state, timeout))
 
     def start(self) -> None:
@@ -332,6 +336,7 @@ class BackgroundNucleus:
 
     def call(self, action: Callable[[Nucleus], Awaitable[_Result]]) -> _Result:
         """Runs any coroutine on the nucleus, in its thread, and returns its result."""
+        __tracebackhide__ = True
         result: _Result = self._call(lambda: action(self.nucleus))
         return result
 
@@ -348,6 +353,7 @@ class BackgroundNucleus:
         until_stable: bool = False,
     ) -> BackgroundComponent:
         """Deploys a component; see :meth:`Nucleus.deploy`. Returns the component."""
+        __tracebackhide__ = True
         deployment = self.call(
             lambda nucleus: nucleus.deploy(
                 recipe,
@@ -371,10 +377,12 @@ class BackgroundNucleus:
         restart: bool | None = None,
     ) -> None:
         """Changes a component's configuration; see :meth:`Nucleus.update_configuration`."""
+        __tracebackhide__ = True
         self.call(lambda nucleus: nucleus.update_configuration(name, merge, reset=reset, restart=restart))
 
     def configure(self, changes: Mapping[str, Mapping[str, Any]], *, restart: bool | None = None) -> None:
         """Changes the configuration of several components in one deployment; see :meth:`Nucleus.configure`."""
+        __tracebackhide__ = True
         self.call(lambda nucleus: nucleus.configure(changes, restart=restart))
 
     def remove(self, name: str) -> None:
@@ -472,6 +480,7 @@ class BackgroundNucleus:
 
     def wait_for_subscriber(self, topic: str, component: str | None = None, timeout: float = 30.0) -> None:
         """Waits until a local message on a topic would reach somebody; see :meth:`Nucleus.wait_for_subscriber`."""
+        __tracebackhide__ = True
         self.call(lambda nucleus: nucleus.wait_for_subscriber(topic, component, timeout))
 
     def events(self) -> BackgroundTap[StateChange | LogLine]:
@@ -487,10 +496,16 @@ class BackgroundNucleus:
         self.call(lambda nucleus: nucleus.publish(topic, payload))
 
     def _call(self, action: Callable[[], Awaitable[Any]]) -> Any:
+        __tracebackhide__ = True
+
         async def run() -> Any:
             return await action()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        except (DeploymentError, TimeoutError) as error:
+            # They say what the component did; where in this package that was noticed would only hide it in a test's report.
+            raise error.with_traceback(None) from None
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
