@@ -15,6 +15,8 @@ from pathlib import Path
 from evaluation.cases import SEED, Job, jobs
 from evaluation.line import Line, ScoringError, run
 from evaluation.report import Model, page
+from ml_inference.model.bundle import load_verified
+from ml_inference.model.manifest import ModelError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,11 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for job in jobs(quick=arguments.quick, seed=arguments.seed)
         if not arguments.only or job.case.startswith(tuple(arguments.only))
     ]
+    # OpenMP's idle threads spin, and there is a process for each core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     arguments.kept.mkdir(parents=True, exist_ok=True)
     try:
+        load_verified(arguments.model)
         lines = _lines(chosen, arguments)
-    except ScoringError as error:
-        print(f"evaluation: scoring has failed: {error}", file=sys.stderr)
+    except (ModelError, ScoringError) as error:
+        print(f"evaluation: {error}", file=sys.stderr)
         return 1
     manifest = json.loads((arguments.model / "manifest.json").read_text(encoding="utf-8"))
     sources = {derived["name"]: derived["source"] for derived in manifest.get("derived", [])}

@@ -64,7 +64,7 @@ def page(lines: Sequence[Line], model: Model, *, quick: bool, seed: int) -> str:
         (
             f"Alarms of `{model.name}` {model.version} on simulated lines that no training has seen, judged against the truth of their stories. "
             f"`{command}` wrote this page: {readings / 1e6:.1f} million readings, stories from seed {seed} on, scored by "
-            f"`ml-inference score`, which runs the device's code. {_LENGTH[quick]}"
+            f"the device's own pipeline, as `ml-inference score --alarms` runs it. {_LENGTH[quick]}"
         ),
         "In brackets: the interval of 95 %, by drawing machines with replacement. What each figure means stands below.",
         "## Equipment",
