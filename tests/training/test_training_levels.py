@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ml_inference.monitoring import alarms as device
 from ml_inference.workbench.training.episodes import Episode, Series, series
 from ml_inference.workbench.training.levels import Levels, alarms, choose, log_odds, outcome, smoothed
 
@@ -53,6 +54,35 @@ def test_a_reading_that_does_not_count_leaves_the_level_as_it_is() -> None:
     assert np.isnan(level[0])
     assert level[1:3].tolist() == [1.0, 1.0]
     assert level[3] == pytest.approx(1.0 + (1 - np.exp(-0.5)) * 2.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tables_alarms_are_those_of_a_device(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    seconds = np.cumsum(random.choice([1.0, 60.0, 600.0, 7_200.0], 400, p=[0.2, 0.6, 0.15, 0.05]))
+    scores = np.clip(random.normal(0.4, 0.3, 400) + 0.3 * np.sin(np.arange(400) / 30), 0.0, 1.0).astype(np.float32)
+    off = random.random(400) < 0.1
+    smoothing, opens, closes = 900.0, 0.2, -0.6
+    state, alarm, before = device.Smoothed(), False, None
+    levels, opened, closed = [], [], []
+    for moment, score, rests in zip(seconds.tolist(), scores.tolist(), off.tolist(), strict=True):
+        if not rests:
+            state.add(score, 0.0 if before is None else moment - before, smoothing, closes)
+            if not alarm and state.odds >= opens:
+                alarm = True
+                opened.append(moment)
+            elif alarm and state.odds < closes:
+                alarm = False
+                closed.append(moment)
+        before = moment
+        levels.append(state.odds)
+    table = series(np.full(400, "m"), seconds)
+    level = smoothed(table, np.where(off, np.nan, log_odds(scores)), smoothing, closes)
+    assert level == pytest.approx(levels, nan_ok=True, rel=1e-9)
+    (found,) = alarms(table, level, opens, closes)
+    assert [begin for begin, _ in found] == opened
+    assert [end for _, end in found if np.isfinite(end)] == closed
+    assert len(opened) > 2
 
 
 def test_an_alarm_opens_at_the_upper_level_and_closes_below_the_lower_one() -> None:

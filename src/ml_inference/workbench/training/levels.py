@@ -14,16 +14,12 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.monitoring.alarms import MAX_WEIGHT, SMALLEST
 from ml_inference.workbench.training.episodes import EQUIPMENT, Episode, Series
 from ml_inference.workbench.training.table import FloatArray
 
 WEEK = 7 * 86_400.0
 DRAWS = 500
-SMALLEST = 1e-6
-"""Scores nearer to 0 or 1 count as this near, as on a device."""
-MAX_WEIGHT = 0.5
-"""Most that one reading moves the smoothed log-odds, as on a device."""
-
 SMOOTHING_SECONDS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0)
 """Candidates for the time constant, in seconds. Below the usual step nothing is smoothed."""
 WIDTHS = (0.5, 1.0, 2.0, 3.0)
