@@ -11,7 +11,7 @@ import xgboost
 
 from ml_inference.model.history import Plan
 from ml_inference.model.manifest import MANIFEST_FILE, Feature, dump_manifest, read_manifest
-from ml_inference.model.over_time import Alarm, Usual
+from ml_inference.model.over_time import Alarm, Condition, Usual
 from ml_inference.workbench.training.history import choose_sequences, default_plan, history_table
 from ml_inference.workbench.writer import write_model
 
@@ -72,10 +72,11 @@ def train_small(
 
 
 DAY = 86_400.0
+RUNNING = Condition(feature="wRMSCurrent", operator=">", value=20.0)
 
 
 def machines_with_a_past(machines: int = 4, readings: int = 600, seed: int = 0) -> tuple[Any, Any, Any, Any]:
-    """Readings every ten minutes, of which some are late, and labels: abnormal is a machine that got louder than it was.
+    """Readings every ten minutes, some late, some of a machine that stands still; abnormal is one louder than it was.
 
     Returns:
         Shape (n, 6) values, n numbers of machines, n moments and n labels; by time.
@@ -91,6 +92,7 @@ def machines_with_a_past(machines: int = 4, readings: int = 600, seed: int = 0) 
     age = np.repeat(np.arange(readings) / readings, machines)
     loud = np.where(number % 2 == 0, np.clip((age - 0.6) * 1.5, 0.0, None), 0.0)
     values[:, 1] *= usual[number] * (1.0 + loud)
+    values[random.random(len(number)) < 0.1] *= [0.5, 0.03, 0.03, 0.03, 0.02, 0.0]
     return values.round(2), number, seconds, loud > 0.1
 
 
@@ -99,7 +101,7 @@ def train_with_history(directory: Path, *, name: str = "past", version: str = "1
     values, number, seconds, label = machines_with_a_past()
     names = [feature.name for feature in SIX]
     plan = Plan.of(default_plan(names, [3_600.0 * 4, DAY]), names)
-    past = history_table(values, number, seconds, plan)
+    past = history_table(values, number, seconds, plan, running=values[:, 3] > RUNNING.value)
     columns = [*names, *(one.name for one in plan.derived)]
     data = xgboost.DMatrix(np.hstack([values, past]), label=label, feature_names=columns)
     booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1}, data, 12)
@@ -112,6 +114,7 @@ def train_with_history(directory: Path, *, name: str = "past", version: str = "1
         features=SIX,
         rows=values.astype(np.float32),
         threshold=0.5,
+        running=[RUNNING],
         derived=plan.derived,
         sequences=choose_sequences(values.astype(np.float32), machines, seconds, label.astype(float), plan),
     )

@@ -296,10 +296,6 @@ class Watch:
         if equipment_id in self._silent:
             self._heard(equipment_id)
         step = machine.advance(seconds)
-        if step is None:
-            return self._seen(machine, seconds, None, values)
-        if valid and not machine.known:
-            self.machines.count_valid(machine, step)
         state = machine.sensors
         if state is None:
             state = machine.sensors = self._sensors.state()
@@ -307,6 +303,13 @@ class Watch:
         quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
             equipment_id, self.maintenance, self._settings.maintenance
         )
+        if step is None:
+            # In off-time or under maintenance a late reading is no part of the machine's past, either.
+            seen = self._seen(machine, seconds, None, values)
+            seen.off, seen.quiet = off, quiet
+            return seen
+        if valid and not machine.known:
+            self.machines.count_valid(machine, step)
         suspicious = begins_anew = False
         if self._sensors.active and not quiet:
             if state.faulty and any(column in state.faulty for column, _ in self._running):

@@ -20,7 +20,7 @@ from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Result
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.workbench.training.history import history_table
-from support.models import ABNORMAL, NORMAL, SIX, machines_with_a_past, train_with_history
+from support.models import ABNORMAL, NORMAL, RUNNING, SIX, machines_with_a_past, train_with_history
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,11 @@ def scores(pipeline: Pipeline, items: Sequence[dict[str, Any]], batch: int) -> l
 def test_device_score_and_training_say_the_same(model: Model, tmp_path: Path) -> None:
     values, number, seconds, _ = machines_with_a_past(machines=5, readings=170, seed=3)
     seconds = np.round(seconds + 3e5 * (np.arange(len(seconds)) > 500), 3)
-    seconds[200:230] = seconds[195:225]
+    repeated = np.arange(5, len(seconds), 7)
+    seconds[repeated] = seconds[repeated - 5]
+    number[repeated] = number[repeated - 5]
     plan = Plan.of(model.manifest.derived, model.manifest.feature_names)
-    past = history_table(values, number, seconds, plan)
+    past = history_table(values, number, seconds, plan, running=values[:, 3] > RUNNING.value)
     expected = model.scorer.score(np.hstack([values, past]).astype(np.float32))
 
     items = documents(values, number, seconds)
