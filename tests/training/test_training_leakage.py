@@ -84,3 +84,23 @@ def test_a_copy_of_a_number_is_found_and_a_good_sensor_is_not() -> None:
     assert leaking(hours * 60 + 3, target)
     assert leaking(np.sqrt(hours), target)
     assert not leaking(hours + random.normal(0, 100, 1_000), target)
+
+
+@pytest.mark.parametrize("rows", [48, 200])
+def test_a_continuous_sensor_that_tells_a_few_faults_apart_is_not_accused(rows: int) -> None:
+    random = np.random.default_rng(9)
+    truth = (np.arange(rows) % (rows // 12) == 0).astype(float)
+    assert not leaking(random.normal(60.0 + 24.0 * truth, 3.0), labels(truth))
+
+
+@pytest.mark.parametrize("resolution", [0.1, 0.5])
+def test_a_sensor_of_coarse_resolution_is_no_code(resolution: float) -> None:
+    random = np.random.default_rng(10)
+    truth = (np.arange(240) % 6 == 0).astype(float)
+    values = random.integers(0, 4, 240) * resolution + 3.0 + 6.0 * truth * (random.random(240) < 0.9)
+    assert not leaking(values, labels(truth))
+
+
+def test_a_strong_sensor_of_many_rows_is_not_accused(truth: np.ndarray) -> None:
+    random = np.random.default_rng(11)
+    assert not leaking(random.normal(4.5 * truth, 1.0), labels(truth))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.split import Split, split_rows
+from ml_inference.workbench.training.split import Order, Split, neighbours_alike, split_rows
 from ml_inference.workbench.training.target import Target, read_target
 
 
@@ -112,3 +112,55 @@ def test_a_regression_is_split_too() -> None:
     for split in (split_rows(target), split_rows(target, groups=groups), split_rows(target, seconds=np.arange(100.0))):
         assert_parts_are_whole(split, 100)
         assert len(split.held_out) == 20
+
+
+def order(values: np.ndarray, how: str = "auto", files: np.ndarray | None = None) -> Order:
+    codes = np.zeros(len(values), dtype=np.int32) if files is None else files.astype(np.int32)
+    return Order(how, values.astype(np.float32), codes)
+
+
+def wandering(rows: int = 1_000) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return np.column_stack([random.normal(size=rows), np.cumsum(random.normal(size=rows))])
+
+
+def test_neighbours_are_alike_only_where_they_are_more_so_than_by_chance() -> None:
+    random = np.random.default_rng(1)
+    assert not any(neighbours_alike(random.normal(size=(rows, 5))) for rows in (40, 200, 5_000))
+    assert neighbours_alike(wandering())
+    assert neighbours_alike(np.sin(np.arange(500) / 10).reshape(-1, 1))
+    assert not neighbours_alike(np.arange(5.0).reshape(-1, 1))
+    assert not neighbours_alike(np.ones((100, 1)))
+
+
+def test_rows_that_resemble_their_neighbours_are_held_out_in_blocks_and_the_split_says_so() -> None:
+    target = read_target([str(int(row % 50 < 5)) for row in range(1_000)])
+    split = split_rows(target, order=order(wandering()))
+    assert_parts_are_whole(split, 1_000)
+    assert "since neighbouring rows are alike; --split rows" in split.how
+    blocks = split.held_out // 20
+    assert all((blocks == block).sum() == 20 for block in np.unique(blocks))
+    assert split.clustered_by == "block of rows"
+
+
+def test_rows_in_any_random_order_are_drawn_one_by_one_and_so_are_others_when_asked_for() -> None:
+    target = read_target([str(int(row % 50 < 5)) for row in range(1_000)])
+    noise = np.random.default_rng(2).normal(size=(1_000, 2))
+    assert split_rows(target, order=order(noise)).how.startswith("by rows at random")
+    assert split_rows(target, order=order(wandering(), "rows")).clustered_by == "row"
+    assert split_rows(target, order=order(noise, "blocks")).clustered_by == "block of rows"
+
+
+def test_several_files_are_held_out_whole() -> None:
+    target = read_target([str(int(row % 50 < 5)) for row in range(1_000)])
+    files = np.arange(1_000) // 100
+    split = split_rows(target, order=order(np.random.default_rng(3).normal(size=(1_000, 2)), files=files))
+    assert split.how == "by file: 2 of 10 held out whole"
+    assert not set(files[split.held_out]) & set(files[split.development])
+
+
+def test_blocks_that_cannot_hold_each_class_are_no_split_without_a_word() -> None:
+    target = read_target([str(int(row < 20)) for row in range(1_000)])
+    assert "though neighbouring rows are alike" in split_rows(target, order=order(wandering())).how
+    with pytest.raises(TrainingError, match="hold no row of class"):
+        split_rows(target, order=order(wandering(), "blocks"))

@@ -27,6 +27,7 @@ from ml_inference.workbench.training.report import write_report
 from ml_inference.workbench.training.request import FALSE_ALARMS, Request
 from ml_inference.workbench.training.run import Progress, Training, train, write
 from ml_inference.workbench.training.running import parse_running
+from ml_inference.workbench.training.split import AUTO, SPLITS
 from ml_inference.workbench.training.target import Task
 from ml_inference.workbench.training.threshold import parse_rule
 from ml_inference.workbench.writer import UNSIGNED, require_target
@@ -68,7 +69,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--label-default", metavar="VALUE", help="label of the rows of files that have no such column")
     add_table_options(parser.add_argument_group("how the files are written"))
-    split = parser.add_argument_group("the split (default: a fifth held out at random, each class in proportion)")
+    split = parser.add_argument_group("the split (a fifth is held out)")
+    split.add_argument(
+        "--split",
+        choices=SPLITS,
+        default=AUTO,
+        help="without --group and --time: rows at random, blocks of consecutive rows, or blocks where neighbouring rows are "
+        "alike and by file where there are several (%(default)s)",
+    )
     split.add_argument("--group", metavar="COLUMN", help="hold out whole groups, such as machines")
     split.add_argument(
         "--time",
@@ -302,6 +310,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         max_trees=arguments.max_trees,
         dialect=dialect(arguments),
         zone=arguments.timezone or timezone.utc,
+        split=arguments.split,
         label_default=arguments.label_default,
         max_depth=arguments.max_depth,
     )

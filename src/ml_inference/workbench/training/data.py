@@ -41,6 +41,7 @@ class Data:
         machines: n names of machines: the group, else `equipment_id`, if there is one.
         seconds: n moments, if asked for.
         in_seconds: Whether `seconds` is in seconds, and not a count.
+        files: n files, by number in the order of reading.
         sensor_fault: n flags: whether a sensor is known to be broken; None if nobody said.
     """
 
@@ -53,6 +54,7 @@ class Data:
     machines: npt.NDArray[np.str_] | None
     seconds: FloatArray | None
     in_seconds: bool
+    files: npt.NDArray[np.int32]
     sensor_fault: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -119,6 +121,7 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         machines=machines,
         seconds=None if found is None else found.values[rows],
         in_seconds=found is not None and found.in_seconds,
+        files=table.files.codes[rows],
         sensor_fault=_sensor_fault(table, request, rows),
     )
 

@@ -21,6 +21,8 @@ from ml_inference.workbench.training.table import FloatArray
 from ml_inference.workbench.training.target import Target, Task
 
 ALONE_AUC = 0.995
+EXACT_AUC = 0.9999
+"""The same for a continuous column, of which a good sensor comes close to `ALONE_AUC`."""
 ALONE_R2 = 0.99
 PURE = 0.98
 """Share of one class among the rows where a flag is set."""
@@ -30,6 +32,8 @@ MIN_RECALL = 0.01
 _MIN_PURE_ROWS = 5
 _BY_CHANCE = 1e-6
 _FEW_VALUES = 20
+_FEW_CODES = 3
+_MIN_EXACT_ROWS = 30
 _DOMINANT = 0.5
 _LEAVES = 8
 _REGRESSION_LEAVES = 128
@@ -90,12 +94,25 @@ def _alone(values: FloatArray, target: Target, seed: int) -> str | None:
         # That a class of one row cannot be in two folds: it is then judged by a tree that does not know it.
         warnings.simplefilter("ignore")
         chances = cross_val_predict(tree, one, target.values, cv=folds, method="predict_proba")
+    least = ALONE_AUC
+    if _is_continuous(values):
+        # A good sensor may come close; a copy of the label is exact, and many rows say so.
+        if counts.min() < _MIN_EXACT_ROWS:
+            return None
+        least = EXACT_AUC
     if target.task is Task.BINARY:
         auc = float(roc_auc_score(target.values, chances[:, 1]))
     else:
         present = np.unique(target.values)
         auc = float(np.mean([roc_auc_score(target.values == c, chances[:, i]) for i, c in enumerate(present)]))
-    return f"alone separates the classes (ROC AUC {auc:.4f})" if auc >= ALONE_AUC else None
+    return f"alone separates the classes (ROC AUC {auc:.4f})" if auc >= least else None
+
+
+def _is_continuous(values: FloatArray) -> bool:
+    """Whether a column is a measurement rather than a code, a flag, or a number that is mostly one."""
+    distinct, counts = np.unique(values, return_counts=True)
+    fractions = bool(np.any(distinct != np.floor(distinct))) and len(distinct) > _FEW_CODES
+    return (len(distinct) > _FEW_VALUES or fractions) and counts.max() < _DOMINANT * len(values)
 
 
 def _linear(values: FloatArray, label: FloatArray) -> float:
@@ -110,7 +127,7 @@ def _flags(values: FloatArray, target: Target) -> Iterator[str]:
     if target.task is Task.REGRESSION:
         return
     distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) <= _FEW_VALUES:
+    if len(distinct) <= _FEW_VALUES and not _is_continuous(values):
         for value in distinct:
             yield from _pure(values == value, f"is {value:g}", target)
     # A duration or a code that is only written after a failure: one value nearly always, any other means a failure.

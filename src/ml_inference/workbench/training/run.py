@@ -32,7 +32,7 @@ from ml_inference.workbench.training.leakage import Leak, find_leaks
 from ml_inference.workbench.training.metrics import Confusion, Figures, abnormal_score, confusion, figures
 from ml_inference.workbench.training.operation import Operation, operate
 from ml_inference.workbench.training.request import Request
-from ml_inference.workbench.training.split import Rows, Split, split_rows
+from ml_inference.workbench.training.split import Order, Rows, Split, split_rows
 from ml_inference.workbench.training.target import Target, Task
 from ml_inference.workbench.training.threshold import Rule, choose_threshold
 from ml_inference.workbench.training.usual import usual_values
@@ -111,7 +111,14 @@ def train(request: Request, progress: Progress) -> Training:
     data = load_data(request, progress.say)
     operation = operate(request, data, progress.say)
     target, seed = operation.target, request.seed
-    whole = split_rows(target, groups=data.groups, group_name=request.group or "", seconds=data.seconds, seed=seed)
+    whole = split_rows(
+        target,
+        groups=data.groups,
+        group_name=request.group or "",
+        seconds=data.seconds,
+        order=Order(request.split, data.values, data.files),
+        seed=seed,
+    )
     split = whole.only(operation.usable, _teaching(operation, request.every, len(data.values)))
     progress.step()
     _tell(target, split, progress)

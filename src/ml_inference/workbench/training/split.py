@@ -8,7 +8,7 @@ machines or about tomorrow.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,15 @@ HELD_OUT = 0.2
 VALIDATION = 0.25
 """Of what is not held out, where time leaves only one way to validate."""
 
+AUTO, BY_ROWS, BY_BLOCKS = "auto", "rows", "blocks"
+SPLITS = (AUTO, BY_ROWS, BY_BLOCKS)
+
+_BLOCKS = 50
+_MIN_BLOCK = 10
+_MIN_FILES = 5
+_MIN_ORDERED = 30
+_ALIKE = 0.3
+_STANDARD_ERRORS = 4.0
 _FOLDS = 5
 _MIN_GROUPS = 3
 _MANY_ROWS = 50_000
@@ -98,9 +107,13 @@ def split_rows(
     groups: npt.NDArray[np.str_] | None = None,
     group_name: str = "group",
     seconds: FloatArray | None = None,
+    order: Order | None = None,
     seed: int = 0,
 ) -> Split:
-    """Split by group where there are groups, else by time where there are times, else by rows, stratified.
+    """Split by group where there are groups, else by time where there are times, else as the order of the rows allows.
+
+    Rows that resemble their neighbours are held out in blocks (or by file, where there are several): drawn one by one, each
+    held-out row would have a near copy of itself among those that train. Others are drawn at random, stratified.
 
     A fifth is held out. The rest is validated in five folds (three beyond 50,000 rows); by time there is one fold, the later
     quarter, since the past must not be judged by a model of its future.
@@ -110,6 +123,7 @@ def split_rows(
         groups: n names; no group is in two parts.
         group_name: What a group is, for messages.
         seconds: n moments; rows of one moment stay together.
+        order: What the order of the rows says; None for rows at random.
         seed: Of the shuffling.
 
     Raises:
@@ -119,7 +133,70 @@ def split_rows(
         return _by_group(target, np.unique(groups, return_inverse=True)[1], group_name, seed)
     if seconds is not None:
         return _by_time(target, seconds)
-    return _by_row(target, seed)
+    if order is None or order.how == BY_ROWS:
+        return _by_row(target, seed)
+    return _by_order(target, order, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the order of a table's rows says.
+
+    Attributes:
+        how: One of `SPLITS`.
+        values: Shape (n, f): the features.
+        files: Shape (n,): the file of each row.
+    """
+
+    how: str
+    values: npt.NDArray[np.float32]
+    files: npt.NDArray[np.int32]
+
+
+def neighbours_alike(values: npt.NDArray[np.float32]) -> bool:
+    """Whether rows resemble their neighbours far more than chance, in any feature.
+
+    By von Neumann's ratio (1941): the mean squared difference of neighbours, over twice the variance, is 1 for rows in any
+    random order, with a standard error of about one over the root of their number.
+
+    Args:
+        values: Shape (n, f); NaN is left out.
+    """
+    for column in values.T:
+        known = column[np.isfinite(column)].astype(np.float64)
+        variance = float(known.var()) if len(known) > _MIN_ORDERED else 0.0
+        if variance and float(np.mean(np.diff(known) ** 2)) / (2 * variance) < 1.0 - max(
+            _ALIKE, _STANDARD_ERRORS / np.sqrt(len(known))
+        ):
+            return True
+    return False
+
+
+def _by_order(target: Target, order: Order, seed: int) -> Split:
+    files = np.unique(order.files, return_inverse=True)[1]
+    by_file = int(files.max()) + 1 >= _MIN_FILES
+    alike = neighbours_alike(order.values)
+    if order.how == AUTO and not alike and not by_file:
+        return _by_row(target, seed)
+    try:
+        if by_file and order.how == AUTO:
+            return _by_group(target, files, "file", seed)
+        split = _by_group(target, _blocks(files), "block of rows", seed)
+    except TrainingError as error:
+        if order.how != AUTO:
+            raise
+        return replace(_by_row(target, seed), how=f"by rows at random, though neighbouring rows are alike: {error}")
+    reason = "" if order.how != AUTO else ", since neighbouring rows are alike; --split rows draws them one by one"
+    return replace(split, how=split.how + reason)
+
+
+def _blocks(files: Rows) -> Rows:
+    """Consecutive rows of one file in blocks of about equal size."""
+    size = max(_MIN_BLOCK, len(files) // _BLOCKS)
+    starts = np.append(0, np.flatnonzero(np.diff(files)) + 1)
+    within = np.arange(len(files)) - np.repeat(starts, np.diff(np.append(starts, len(files))))
+    changed = np.append(True, (np.diff(files) != 0) | (within[1:] % size == 0))
+    return np.cumsum(changed) - 1
 
 
 def _by_row(target: Target, seed: int) -> Split:

@@ -14,7 +14,7 @@ import numpy as np
 from ml_inference.workbench.training.data import MACHINE_COLUMN
 from ml_inference.workbench.training.judging import FEW_FALSE_ALARMS, Judging, expected_false_alarms
 from ml_inference.workbench.training.levels import Outcome
-from ml_inference.workbench.training.metrics import FEW_CLUSTERS, Confusion
+from ml_inference.workbench.training.metrics import FEW_CLUSTERS, Confusion, abnormal_score
 from ml_inference.workbench.training.run import Training
 from ml_inference.workbench.training.split import Rows
 from ml_inference.workbench.training.target import Task
@@ -22,6 +22,7 @@ from ml_inference.workbench.training.target import Task
 TOO_GOOD = 0.9995
 """ROC AUC or R2 that real measurements hardly reach."""
 FEW_ABNORMAL = 30
+FEW_EPISODES = 20
 FEW_FAILING_GROUPS = 4
 FEW_EPISODES = 20
 
@@ -51,7 +52,7 @@ def warnings(training: Training) -> list[str]:
         said.append(
             f"The held-out figures are almost perfect ({best:.4f}): do several columns together repeat the label?"
         )
-    if training.request.group is None and training.request.time is None and data.machines is not None:
+    if training.split.clustered_by == "row" and data.machines is not None:
         said.append(
             f"The table has a column {MACHINE_COLUMN!r}, but its rows were split at random. Readings of one machine are "
             f"alike, so the figures may be too good for a new one: --group {MACHINE_COLUMN}"
@@ -72,6 +73,13 @@ def warnings(training: Training) -> list[str]:
         abnormal = training.confusion.caught + training.confusion.missed
         if abnormal < FEW_ABNORMAL:
             said.append(f"Only {abnormal} abnormal rows are held out: mind the intervals.")
+        if (counted := _episodes(training)) is not None and counted[0] < FEW_EPISODES:
+            episodes, noticed = counted
+            low, high = _wilson(noticed, episodes)
+            said.append(
+                f"Only {episodes} episodes of abnormal rows are held out, of which {noticed} are noticed: of the next ones "
+                f"anything from {low:.0%} to {high:.0%} may be."
+            )
     return said
 
 
@@ -87,6 +95,30 @@ def _doubts(judging: Judging) -> list[str]:
     if episodes < FEW_EPISODES:
         said.append(f"The alarm's levels rest on {episodes} episodes: the intervals are wide.")
     return said
+
+
+def _episodes(training: Training) -> tuple[int, int] | None:
+    """Runs of abnormal rows among consecutive held-out ones, and how many of them are noticed; None for rows at random."""
+    if training.split.clustered_by == "row" or training.judging is not None or training.threshold is None:
+        return None
+    target, rows = training.held_out, training.split.held_out
+    abnormal = target.abnormal > 0
+    verdict = abnormal_score(target, training.scores) >= training.threshold
+    apart = np.append(True, (np.diff(rows) > 1) | (np.diff(training.split.clusters) != 0))
+    begins = abnormal & (apart | ~np.append(False, abnormal[:-1]))
+    number = np.cumsum(begins)
+    return int(number[-1]) if len(number) else 0, len(np.unique(number[abnormal & verdict]))
+
+
+def _wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which holds for few trials, too."""
+    if not trials:
+        return 0.0, 1.0
+    z, share = 1.96, successes / trials
+    middle = share + z * z / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
 
 
 def _failing_groups(training: Training) -> int | None:
