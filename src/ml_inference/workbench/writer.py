@@ -102,7 +102,8 @@ def write_model(
         name: Of the model.
         version: Of the model.
         features: In the booster's column order; see `with_histograms`.
-        rows: Shape (n, f), readings in the features' order and units; rows with NaN or infinity are not used.
+        rows: Shape (n, f), readings in the features' order and units, codes of categories; NaN for a value that is missing.
+            Rows with infinity, or that lack what may not be missing, are not used.
         booster_file: Plain file name that fits the format of `booster`.
         threshold: See `Manifest`.
         classes: See `Manifest`.
@@ -150,7 +151,7 @@ def write_model(
             horizon_seconds=horizon_seconds,
             running=list(running) or None,
             derived=list(derived),
-            golden=_golden(scorer, features, choose_golden_rows(scorer, rows, missing=len(derived)), len(derived)),
+            golden=_golden(scorer, features, _chosen(scorer, features, rows, len(derived)), len(derived)),
             golden_sequences=[_golden_sequence(scorer, one, features, derived, running) for one in sequences],
             source=source,
         )
@@ -206,12 +207,17 @@ def with_histograms(features: Iterable[Feature], matrix: FloatMatrix) -> list[Fe
 
     Args:
         features: f features in the order of the columns.
-        matrix: Shape (n, f), finite, in the features' units; n at least 1.
+        matrix: Shape (n, f), in the features' units (codes of categories); NaN for what is missing.
     """
     return [
-        feature.model_copy(update={"histogram": histogram(matrix[:, column])})
-        for column, feature in enumerate(features)
+        feature.model_copy(update={"histogram": histogram(known)}) if len(known) else feature
+        for feature, known in ((feature, _known(matrix[:, column])) for column, feature in enumerate(features))
     ]
+
+
+def _known(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    known: npt.NDArray[np.floating[Any]] = values[np.isfinite(values)]
+    return known
 
 
 def histogram(values: npt.NDArray[np.floating[Any]]) -> Histogram:
@@ -243,8 +249,18 @@ def histogram(values: npt.NDArray[np.floating[Any]]) -> Histogram:
     return Histogram(edges=edges.tolist(), counts=counts.tolist())
 
 
+def _chosen(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix, missing: int) -> FloatMatrix:
+    able = np.array([feature.missing_allowed for feature in features])
+    return choose_golden_rows(scorer, rows, missing=missing, able=able)
+
+
 def choose_golden_rows(
-    scorer: Scorer, rows: FloatMatrix, count: int = GOLDEN_READINGS, *, missing: int = 0
+    scorer: Scorer,
+    rows: FloatMatrix,
+    count: int = GOLDEN_READINGS,
+    *,
+    missing: int = 0,
+    able: npt.NDArray[np.bool_] | None = None,
 ) -> FloatMatrix:
     """Choose readings that notice a wrong model: over the whole range of scores, and such that a swap shows.
 
@@ -256,6 +272,7 @@ def choose_golden_rows(
         rows: Shape (n, f).
         count: How many for the range of scores; all rows, where there are not more.
         missing: Number of derived features, which follow the rows' columns and are missing.
+        able: Shape (f,): which features may be missing (NaN); None for none.
 
     Returns:
         Shape (m, f).
@@ -263,7 +280,8 @@ def choose_golden_rows(
     Raises:
         ModelError: No row is finite.
     """
-    finite = rows[np.isfinite(rows).all(axis=1)]
+    gaps = np.zeros(rows.shape[1], dtype=bool) if able is None else able
+    finite = rows[(np.isfinite(rows) | (np.isnan(rows) & gaps)).all(axis=1)]
     if len(finite) == 0:
         raise ModelError("golden: there is no reading to score (every row holds NaN or infinity, or there is none)")
     candidates = finite[_spread(_scores(scorer, finite, missing), _CANDIDATES)]
@@ -311,9 +329,20 @@ def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix, miss
     for row in rows:
         values = _short(row)
         (score,) = scorer.score([values + [np.nan] * missing])
-        reading: dict[str, Value] = {feature.name: value for feature, value in zip(features, values, strict=True)}
-        golden.append(Golden(reading=reading, score=score))
+        golden.append(Golden(reading=_reading(features, values), score=score))
     return golden
+
+
+def _reading(features: Sequence[Feature], values: Sequence[float]) -> dict[str, Value]:
+    """As a message has it: None for what is missing, the text of a category."""
+    return {
+        feature.name: None
+        if np.isnan(value)
+        else value
+        if feature.categories is None
+        else feature.categories[int(value)]
+        for feature, value in zip(features, values, strict=True)
+    }
 
 
 def _short(row: FloatMatrix) -> list[float]:
@@ -331,10 +360,7 @@ def _golden_sequence(
     readings = []
     for seconds, row in zip(machine.seconds, machine.values, strict=True):
         moment = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
-        values: dict[str, Value] = {
-            feature.name: None if np.isnan(value) else value
-            for feature, value in zip(features, _short(row), strict=True)
-        }
+        values = _reading(features, _short(row))
         readings.append(TimedReading(timestamp=moment.replace("+00:00", "Z"), values=values))
     scores = score_sequence(scorer, readings, features, derived, running)
     return GoldenSequence(equipment_id=machine.equipment_id, readings=readings, scores=scores)

@@ -52,6 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--label", required=True, metavar="COLUMN", help="what to predict: two classes, more, or a number"
     )
     data.add_argument("--features", metavar="A,B,...", help="columns to learn from (default: all columns of numbers)")
+    data.add_argument(
+        "--categorical",
+        metavar="A,B,...",
+        help="columns of text to learn from, such as a type of machine; in messages as text",
+    )
+    data.add_argument(
+        "--allow-missing",
+        metavar="A,B,...",
+        help="features that a reading may lack, or all: the model learns to do without, and rows with gaps are used",
+    )
     data.add_argument("--exclude", metavar="A,B,...", help="columns not to learn from")
     data.add_argument(
         "--features-file",
@@ -311,6 +321,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         dialect=dialect(arguments),
         zone=arguments.timezone or timezone.utc,
         split=arguments.split,
+        categorical=names(arguments.categorical or ""),
+        allow_missing=names(arguments.allow_missing or ""),
         label_default=arguments.label_default,
         max_depth=arguments.max_depth,
     )

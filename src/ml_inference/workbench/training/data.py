@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.model.manifest import Feature
 from ml_inference.offline.sentinels import suspected
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.features import FeatureChoice, choose_features, matrix
@@ -75,9 +76,8 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
     """
     roles = _roles(request)
     times = set() if request.time is None else {request.time}
-    table = read_table(
-        request.data, {*roles, MACHINE_COLUMN} - times, times, dialect=request.dialect, zone=request.zone
-    )
+    texts = {*roles, MACHINE_COLUMN, *request.categorical, *(request.features or ())}
+    table = read_table(request.data, texts - times, times, dialect=request.dialect, zone=request.zone)
     for name, role in roles.items():
         if name not in table.names:
             raise TrainingError(f"there is no column {name!r} for {role}; the table has {', '.join(table.names[:20])}")
@@ -87,12 +87,17 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         roles=roles,
         named=request.features,
         described=request.described,
+        categorical=request.categorical,
+        allow_missing=request.allow_missing,
         exclude=request.exclude,
         units=request.units,
         limits=request.limits,
     )
     values = matrix(table, choice.features)
-    gaps = {name: ~np.isfinite(values[:, column]) for column, name in enumerate(choice.names)}
+    gaps = {feature.name: _lost(values[:, column], table, feature) for column, feature in enumerate(choice.features)}
+    lacking = int(sum(np.isnan(values[:, at]).sum() for at, one in enumerate(choice.features) if one.missing_allowed))
+    if lacking:
+        say(f"{lacking} values are missing where they may be; their rows are used")
     needed = [name for name in roles if name != request.sensor_fault_label]  # nothing in it: no sensor is broken
     gaps |= {
         name: np.isnan(table.times[name].values) if name in times else table.texts[name].missing for name in needed
@@ -137,6 +142,14 @@ def _sensor_fault(table: Table, request: Request, rows: npt.NDArray[np.intp]) ->
     if unknown:
         raise TrainingError(f"{request.sensor_fault_label!r} is nowhere {min(unknown)!r}")
     return np.array([text in broken for text in texts])
+
+
+def _lost(values: npt.NDArray[np.float32], table: Table, feature: Feature) -> npt.NDArray[np.bool_]:
+    """Rows that a feature makes unusable: without a value, unless it may be missing; and those of which it is no number."""
+    gone = ~np.isfinite(values)
+    if not feature.missing_allowed:
+        return gone
+    return gone & table.unreadable.get(feature.name, np.zeros(1, dtype=bool))
 
 
 def _labels(table: Table, request: Request) -> Texts:
@@ -203,7 +216,7 @@ def _tell(
         if odd := table.odd.get(name):
             others = f", and {odd.count - 1} more" if odd.count > 1 else ""
             say(f"dropped rows of which {name!r} is no number: {odd.first}{others}")
-        for value, count in suspected(table.numbers[name]):
+        for value, count in suspected(table.numbers[name]) if name in table.numbers else ():
             say(
                 f"{name!r} is {value:g} in {count} rows, far from all else: if that stands for a missing value, "
                 f"say --missing-value {shlex.quote(f'{name}={value:g}')}"

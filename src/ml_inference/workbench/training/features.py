@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from ml_inference.model.manifest import MAX_FEATURES, RESERVED_NAMES, Feature
 from ml_inference.times import forms_date
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.table import NumberArray, Table
+from ml_inference.workbench.training.table import MAX_DISTINCT_TEXTS, NumberArray, Table
+from ml_inference.workbench.training.target import natural
 
 KNOWN_UNITS: Mapping[str, str] = {
     "rVibration_Temp": "degC",
@@ -34,7 +36,11 @@ KNOWN_UNITS: Mapping[str, str] = {
 LINE_KEYS = frozenset({"sDateTime", "timeInSeconds"})
 """What messages of the cylinder line carry as a time."""
 
+ALL = "all"
+MAX_CATEGORIES = 1_000
+
 _MOSTLY_MISSING = 0.5
+_MIN_KNOWN = 0.02
 _MOSTLY_STEPS = 0.95
 _MIN_STEPS = 20
 _FROM, _UNTIL = 631_152_000.0, 4_102_444_800.0
@@ -67,6 +73,8 @@ def choose_features(
     roles: Mapping[str, str],
     named: Sequence[str] | None = None,
     described: Sequence[Feature] = (),
+    categorical: Sequence[str] = (),
+    allow_missing: Sequence[str] = (),
     exclude: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     limits: Mapping[str, tuple[float, float]] | None = None,
@@ -78,6 +86,8 @@ def choose_features(
         roles: What a column is, by name, where it is no feature: `{"Machine failure": "the label"}`.
         named: The user's own list, in its order.
         described: From a features file, with units and limits.
+        categorical: Columns of text that are features; taken beside all columns of numbers, where none are named.
+        allow_missing: Features that a reading may lack; `all` for each.
         exclude: Columns never to use.
         units: Unit by feature name; goes before the file's and the name's own.
         limits: Physical minimum and maximum by feature name.
@@ -87,25 +97,42 @@ def choose_features(
     """
     by_name = {feature.name: feature for feature in described}
     wanted = list(named) if named is not None else list(by_name) or None
-    for asked in (*exclude, *(units or {}), *(limits or {}), *(wanted or ())):
+    able = [] if list(allow_missing) == [ALL] else allow_missing
+    for asked in (*exclude, *(units or {}), *(limits or {}), *(wanted or ()), *categorical, *able):
         if asked not in table.names:
             raise TrainingError(f"there is no column {asked!r}; the table has {_listed(table.names)}")
     left_out = dict.fromkeys(exclude, "excluded")
     if wanted is None:
         for name in table.names:
-            if name not in left_out and (reason := roles.get(name) or _unsuitable(table, name)):
+            reason = roles.get(name) or (
+                None if name in categorical else _unsuitable(table, name, gaps=bool(allow_missing))
+            )
+            if name not in left_out and reason:
                 left_out[name] = reason
         wanted = [name for name in table.names if name not in left_out]
     else:
-        wanted = [name for name in dict.fromkeys(wanted) if name not in left_out]
-        _require_usable(table, wanted, roles)
+        wanted = [name for name in dict.fromkeys((*wanted, *categorical)) if name not in left_out]
         others = [name for name in table.names if name not in wanted and name not in left_out]
         left_out |= {name: roles.get(name, "not asked for") for name in others}
+    _require_usable(table, wanted, roles)
     if not wanted:
         raise TrainingError("no column is left to learn from: " + _reasons(left_out))
     if len(wanted) > MAX_FEATURES:
         raise TrainingError(f"{len(wanted)} features; a model holds at most {MAX_FEATURES}. Name some with --features")
-    features = [_feature(name, by_name.get(name), units or {}, limits or {}) for name in wanted]
+    given = {**{name: table.units[name] for name in table.units if not unit_of(name)}, **(units or {})}
+    features = [_feature(name, by_name.get(name), given, limits or {}) for name in wanted]
+    texts = {name for name in wanted if name in categorical or name not in table.numbers}
+    features = [
+        feature.model_copy(
+            update={
+                "categories": _categories(table, feature) if feature.name in texts else None,
+                "missing_allowed": feature.name in able or list(allow_missing) == [ALL],
+            }
+        )
+        for feature in features
+    ]
+    if unable := [name for name in able if name not in wanted]:
+        raise TrainingError(f"--allow-missing: {unable[0]!r} is not among the features {_listed(wanted)}")
     return FeatureChoice(tuple(features), tuple((name, left_out[name]) for name in table.names if name in left_out))
 
 
@@ -113,8 +140,31 @@ def matrix(table: Table, features: Sequence[Feature]) -> npt.NDArray[np.float32]
     """The features' values as the booster sees them, shape (n, f)."""
     values = np.empty((table.rows, len(features)), dtype=np.float32)
     for column, feature in enumerate(features):
-        values[:, column] = table.numbers[feature.name]
+        values[:, column] = table.numbers[feature.name] if feature.categories is None else _codes(table, feature)
     return values
+
+
+def _codes(table: Table, feature: Feature) -> npt.NDArray[np.float32]:
+    """The number of each row's category; NaN where there is none."""
+    texts = table.texts[feature.name]
+    number = {text: float(code) for code, text in enumerate(feature.categories or ())}
+    return np.array([number.get(text, np.nan) for text in texts.values], dtype=np.float32)[texts.codes]
+
+
+def _categories(table: Table, feature: Feature) -> list[str]:
+    """The texts of a column in their natural order.
+
+    Raises:
+        TrainingError: They are names rather than categories, or the feature has limits.
+    """
+    found = sorted({text for text in table.texts[feature.name].values if text}, key=natural)
+    if not found or len(found) > max(MAX_CATEGORIES, 0) or 2 * len(found) > table.rows:
+        raise TrainingError(
+            f"{feature.name!r} holds {len(found)} different texts in {table.rows} rows: these are no categories"
+        )
+    if feature.minimum is not None or feature.maximum is not None:
+        raise TrainingError(f"{feature.name!r} holds text, which has no limits")
+    return found
 
 
 def read_features_file(path: Path) -> list[Feature]:
@@ -203,25 +253,29 @@ def _require_usable(table: Table, wanted: Sequence[str], roles: Mapping[str, str
             raise TrainingError(f"{name!r} is {roles[name]} and cannot be a feature, too")
         if name in RESERVED_NAMES:
             raise TrainingError(f"{name!r} cannot be a feature: the message's envelope uses that key")
-        if name in table.not_numbers:
-            raise TrainingError(f"{name!r} holds {table.not_numbers[name]}; features are numbers, as in the messages")
+        if name in table.not_numbers and name not in table.texts:
+            raise TrainingError(
+                f"{name!r} holds {table.not_numbers[name].first}; features are numbers, as in the messages"
+            )
 
 
-def _unsuitable(table: Table, name: str) -> str | None:
+def _unsuitable(table: Table, name: str, *, gaps: bool) -> str | None:
     """Why a column is no feature unless it is asked for."""
     if not name.strip():
         return "it has no name"
     if name in RESERVED_NAMES or name in LINE_KEYS:
         return "belongs to the message's envelope"
     if name not in table.numbers:
-        return f"holds {table.not_numbers[name]}, no number"
-    return _worthless(table.numbers[name])
+        odd = table.not_numbers[name]
+        few = len(odd.texts) <= MAX_DISTINCT_TEXTS
+        return f"holds {odd.first}, no number" + (f"; to take it in: --categorical {shlex.quote(name)}" if few else "")
+    return _worthless(table.numbers[name], gaps=gaps)
 
 
-def _worthless(values: NumberArray) -> str | None:
+def _worthless(values: NumberArray, *, gaps: bool) -> str | None:
     """Why numbers are no measurement to learn from."""
     known = values[~np.isnan(values)]
-    if len(known) < (1.0 - _MOSTLY_MISSING) * len(values):
+    if len(known) < (_MIN_KNOWN if gaps else 1.0 - _MOSTLY_MISSING) * len(values) or not len(known):
         return f"missing in {len(values) - len(known)} of {len(values)} rows"
     if _is_time(known):
         return "a time, not a measurement"

@@ -48,6 +48,8 @@ class Request:
         every: Least time between two readings of a machine that train, in seconds; 0 for all.
         dialect: How the files are written.
         zone: Of times without an offset.
+        categorical: Columns of text to take as features, whatever else is.
+        allow_missing: Features that a reading may lack; `all` for each.
         split: How to hold out rows where neither group nor time says so: `auto`, `rows` or `blocks`.
         label_default: The label of rows of files that have no label column; None to refuse such files.
     """
@@ -79,6 +81,8 @@ class Request:
     max_depth: int = 9
     dialect: Dialect = field(default_factory=Dialect)
     zone: tzinfo = timezone.utc
+    categorical: Sequence[str] = ()
+    allow_missing: Sequence[str] = ()
     split: str = "auto"
     label_default: str | None = None
 

@@ -105,8 +105,9 @@ class Table:
         texts: The columns that were asked for as text.
         times: The columns that were asked for as times.
         odd: Of columns of numbers: what else they hold. Those rows are lost.
+        unreadable: Of columns with such cells: shape (n,), where they are.
         gaps: Of columns of numbers: where the first value is missing.
-        not_numbers: For each other column an example of what it holds, with its line.
+        not_numbers: For each other column what it holds instead.
         units: Units that the table itself gives, by column.
         broken: Rows that are none, at most some.
         broken_count: How many there are.
@@ -120,8 +121,9 @@ class Table:
     texts: Mapping[str, Texts]
     times: Mapping[str, Times]
     odd: Mapping[str, Odd]
+    unreadable: Mapping[str, npt.NDArray[np.bool_]]
     gaps: Mapping[str, Place]
-    not_numbers: Mapping[str, Place]
+    not_numbers: Mapping[str, Odd]
     units: Mapping[str, str]
     broken: Sequence[Place]
     broken_count: int
@@ -138,8 +140,11 @@ class _Numbers:
         self.known = 0
         self.odd: Odd | None = None
         self.gap: Place | None = None
+        self.rows = rows
+        self.unreadable: list[int] = []
 
     def skip(self, rows: int) -> None:
+        self.rows += rows
         self.parts.append(np.full(rows, np.nan, dtype=np.float32))
 
     def add(self, chunk: Chunk, name: str, dialect: Dialect) -> None:
@@ -150,6 +155,7 @@ class _Numbers:
             if self.odd is None:
                 self.odd = Odd(Place(chunk.file, chunk.lines[position], repr(text)[:60]))
             self.odd.count += 1
+            self.unreadable.append(self.rows + position)
             if len(self.odd.texts) <= MAX_DISTINCT_TEXTS:
                 self.odd.texts.add(text)
         if self.gap is None and len(gone := np.flatnonzero(np.isnan(found.values))) > len(found.texts):
@@ -158,6 +164,7 @@ class _Numbers:
             self.gap = Place(chunk.file, chunk.lines[position], str(cell or "nothing").strip()[:60])
         # What float32 cannot hold to the unit is a number of something, or a time: nothing that is ever a feature.
         large = len(found.values) and np.nanmax(np.abs(found.values), initial=0.0) >= _EXACT_IN_FLOAT32
+        self.rows += len(found.values)
         self.parts.append(found.values if large else found.values.astype(np.float32))
 
     @property
@@ -251,6 +258,7 @@ class _Columns:
         names = tuple(self.numbers)
         numbers: dict[str, NumberArray] = {}
         odd, gaps, not_numbers = {}, {}, {}
+        unreadable: dict[str, npt.NDArray[np.bool_]] = {}
         for name in names:
             column = self.numbers.pop(name)
             if column.is_number:
@@ -258,10 +266,12 @@ class _Columns:
                 numbers[name] = joined
                 if column.odd is not None:
                     odd[name] = column.odd
+                    unreadable[name] = np.zeros(self.rows, dtype=bool)
+                    unreadable[name][column.unreadable] = True
                 if column.gap is not None:
                     gaps[name] = column.gap
             elif column.odd is not None:
-                not_numbers[name] = column.odd.first
+                not_numbers[name] = column.odd
         times = {}
         for name, column_of_times in self.times.items():
             try:
@@ -276,6 +286,7 @@ class _Columns:
             texts={name: column.texts() for name, column in self.texts.items()},
             times=times,
             odd=odd,
+            unreadable=unreadable,
             gaps=gaps,
             not_numbers=not_numbers,
             units=self.units,

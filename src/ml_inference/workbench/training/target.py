@@ -98,7 +98,7 @@ def read_target(texts: Sequence[str], *, objective: str | None = None, normal_cl
     if task is Task.BINARY:
         classes = (normal, *(name for name in counts if name != normal))
     else:
-        classes = tuple(sorted(counts, key=_natural))
+        classes = tuple(sorted(counts, key=natural))
     index = {name: float(position) for position, name in enumerate(classes)}
     return Target(task, np.array([index[name] for name in names]), classes, classes.index(normal))
 
@@ -140,7 +140,7 @@ def _normal(counts: Counter[str], normal_class: str | None) -> str:
     return max(counts, key=lambda name: (counts[name], name))
 
 
-def _natural(name: str) -> tuple[int, float, str]:
+def natural(name: str) -> tuple[int, float, str]:
     """Numbers by their value, before words."""
     try:
         return 0, float(name), name
