@@ -134,6 +134,12 @@ class Feature(Strict):
                 raise KeyError(value) from None
         return value
 
+    def value(self, number: float) -> Value:
+        """The reverse of `number`: the text of a category, None for NaN."""
+        if math.isnan(number):
+            return None
+        return number if self.categories is None else self.categories[int(number)]
+
 
 class BoosterFile(Strict):
     """The booster beside the manifest: a plain file name and the SHA-256 of its content in lower-case hexadecimal."""

@@ -89,7 +89,7 @@ class Explanation:
     """What one feature contributed to a score, in the booster's margin (log-odds for `binary:logistic`)."""
 
     feature: str
-    value: float | None
+    value: float | str | None
     unit: str
     contribution: float
 

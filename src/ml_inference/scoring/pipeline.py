@@ -6,7 +6,6 @@ file run the same code. Nothing in a message makes it raise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -242,7 +241,7 @@ class Pipeline:
         return tuple(
             Explanation(
                 feature=features[column].name,
-                value=None if math.isnan(values[column]) else values[column],
+                value=features[column].value(values[column]),
                 unit=features[column].unit,
                 contribution=round(float(own[column]), 4),
             )

@@ -335,14 +335,7 @@ def _golden(scorer: Scorer, features: Sequence[Feature], rows: FloatMatrix, miss
 
 def _reading(features: Sequence[Feature], values: Sequence[float]) -> dict[str, Value]:
     """As a message has it: None for what is missing, the text of a category."""
-    return {
-        feature.name: None
-        if np.isnan(value)
-        else value
-        if feature.categories is None
-        else feature.categories[int(value)]
-        for feature, value in zip(features, values, strict=True)
-    }
+    return {feature.name: feature.value(value) for feature, value in zip(features, values, strict=True)}
 
 
 def _short(row: FloatMatrix) -> list[float]:

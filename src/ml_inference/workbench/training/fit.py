@@ -99,6 +99,8 @@ class _Trainer:
             values,
             label=self.target.values[rows],
             feature_names=[booster_feature_name(name) for name in self.inputs.names],
+            feature_types=self.inputs.types if self.inputs.categorical else None,
+            enable_categorical=bool(self.inputs.categorical),
             nthread=threads,
             max_bin=BINS,
             ref=reference,

@@ -43,6 +43,7 @@ class Inputs:
         derived: Its last columns.
         plan: Of these; None without history.
         withholdable: Names of the features that the model learns to do without.
+        categorical: Names of the features whose values are codes of categories.
     """
 
     names: tuple[str, ...]
@@ -50,6 +51,12 @@ class Inputs:
     derived: tuple[Derived, ...] = ()
     plan: Plan | None = None
     withholdable: tuple[str, ...] = ()
+    categorical: frozenset[str] = frozenset()
+
+    @property
+    def types(self) -> list[str]:
+        """XGBoost's types of the columns: "c" for categories, "q" for numbers."""
+        return ["c" if name in self.categorical else "q" for name in self.names]
 
     def withheld(self, rows: npt.NDArray[np.intp], seed: int) -> npt.NDArray[np.float32]:
         """Training rows, some of them without a sensor or without the past.
@@ -111,7 +118,11 @@ def prepare(request: Request, data: Data, operation: Operation, say: Callable[[s
     unknown = [name for name in withholdable if name not in names]
     if unknown:
         raise TrainingError(f"--withholdable: {unknown[0]!r} is not among the features {', '.join(names[:20])}")
-    plain = Inputs(names, data.values, withholdable=withholdable)
+    # What a reading may lack, and what a gateway may withhold, the model learns to do without in the same way.
+    lacking = [feature.name for feature in data.choice.features if feature.missing_allowed]
+    withholdable = tuple(dict.fromkeys((*withholdable, *lacking)))
+    categorical = frozenset(feature.name for feature in data.choice.features if feature.categories)
+    plain = Inputs(names, data.values, withholdable=withholdable, categorical=categorical)
     if request.history == NO_HISTORY:
         return plain
     if data.seconds is None or data.machines is None:
@@ -127,7 +138,7 @@ def prepare(request: Request, data: Data, operation: Operation, say: Callable[[s
             return plain
     else:
         windows = request.history
-    derived = default_plan(names, windows, counted=not data.in_seconds)
+    derived = default_plan([name for name in names if name not in categorical], windows, counted=not data.in_seconds)
     say(f"history: {len(derived)} features of the machine's own past, such as {derived[0].name!r}")
     plan = Plan.of(derived, names)
     values = np.empty((len(data.values), len(names) + len(derived)), dtype=np.float32)
@@ -141,4 +152,4 @@ def prepare(request: Request, data: Data, operation: Operation, say: Callable[[s
         past = history_table(data.values[order], machines[order], data.seconds[order], plan, running=running)
         values[order, len(names) :] = past
     columns = (*names, *(one.name for one in derived))
-    return Inputs(columns, values, tuple(derived), plan, plain.withholdable)
+    return Inputs(columns, values, tuple(derived), plan, plain.withholdable, categorical)

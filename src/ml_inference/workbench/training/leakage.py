@@ -30,6 +30,7 @@ MIN_RECALL = 0.01
 """Share of the class that a flag covers; below it, removing the flag changes nothing."""
 
 _MIN_PURE_ROWS = 5
+_MIN_KNOWN = 30
 _BY_CHANCE = 1e-6
 _FEW_VALUES = 20
 _FEW_CODES = 3
@@ -58,7 +59,7 @@ def find_leaks(names: Sequence[str], values: FloatArray, target: Target, seed: i
 
     Args:
         names: f features.
-        values: Shape (n, f), finite; development rows.
+        values: Shape (n, f), NaN where a value is missing; development rows.
         target: Of the same rows.
         seed: Of the sample beyond 50,000 rows, and of the folds.
 
@@ -70,7 +71,13 @@ def find_leaks(names: Sequence[str], values: FloatArray, target: Target, seed: i
         values, target = values[rows], target.at(rows)
     leaks = []
     for column, name in enumerate(names):
-        reason = _alone(values[:, column], target, seed) or next(_flags(values[:, column], target), None)
+        known = np.flatnonzero(np.isfinite(values[:, column]))
+        whole, labels = (
+            (values[:, column], target) if len(known) == len(values) else (values[known, column], target.at(known))
+        )
+        if len(known) < _MIN_KNOWN or len(np.unique(labels.values)) < 2:  # noqa: PLR2004 - nothing to tell apart
+            continue
+        reason = _alone(whole, labels, seed) or next(_flags(whole, labels), None)
         if reason:
             leaks.append(Leak(name, reason))
     return leaks

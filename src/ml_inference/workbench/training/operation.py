@@ -52,6 +52,11 @@ class Operation:
     onsets_known: bool = False
 
 
+def _proposed(data: Data) -> str | None:
+    measured = [at for at, feature in enumerate(data.choice.features) if feature.categories is None]
+    return propose([data.choice.names[at] for at in measured], data.values[:, measured])
+
+
 def operate(request: Request, data: Data, say: Callable[[str], None]) -> Operation:
     """Find out what time says of a table.
 
@@ -64,7 +69,7 @@ def operate(request: Request, data: Data, say: Callable[[str], None]) -> Operati
         TrainingError: The options ask for what the table does not have.
     """
     running = in_operation(request.running, data.choice.names, data.values) if request.running else None
-    if running is None and (text := propose(data.choice.names, data.values)):
+    if running is None and (text := _proposed(data)):
         say(f'a sensor has two clear modes; if the lower one is a machine that stands still: --running "{text}"')
     elif running is not None:
         say(f"{int((~running).sum())} of {len(running)} rows are of a machine that stands still: they teach nothing")

@@ -347,6 +347,10 @@ def _features(training: Training, order: Sequence[int]) -> list[dict[str, Any]]:
     for column in [column for column in order if column < len(data.choice.features)][:MOST_FEATURES]:
         feature = data.choice.features[column]
         values = data.values[rows, column].astype(np.float64)
+        known = np.isfinite(values)
+        values = values[known]
+        if not len(values):
+            continue
         low, median, high = np.quantile(values, [0.01, 0.5, 0.99])
         features.append(
             {
@@ -357,7 +361,7 @@ def _features(training: Training, order: Sequence[int]) -> list[dict[str, Any]]:
                 "low": low,
                 "median": median,
                 "high": high,
-                "svg": charts.distribution(values, abnormal, feature.unit),
+                "svg": charts.distribution(values, None if abnormal is None else abnormal[known], feature.unit),
             }
         )
     return features

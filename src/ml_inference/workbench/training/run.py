@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +150,7 @@ def train(request: Request, progress: Progress) -> Training:
 
     fitted, contribution = fitted_on(inputs), None
     if both:
-        plain = Inputs(data.choice.names, data.values, withholdable=inputs.withholdable)
+        plain = replace(inputs, names=data.choice.names, values=data.values, derived=(), plan=None)
         without = fitted_on(plain)
         contribution = contributed(target, data, without, fitted)
         progress.say(str(contribution))
@@ -245,7 +245,7 @@ def _described(training: Training) -> list[Feature]:
     healthy = np.empty(len(data.values), dtype=bool)
     healthy[table.rows] = ~fault
     running = training.operation.running
-    return usual_values(
+    described = usual_values(
         features,
         _as_written(data.values[rows]),
         data.machines[rows],
@@ -253,6 +253,8 @@ def _described(training: Training) -> list[Feature]:
         healthy=healthy[rows],
         off=None if running is None else ~running[rows],
     )
+    # A category is no measurement that could be stuck or drift.
+    return [one if one.categories else new for one, new in zip(features, described, strict=True)]
 
 
 def _as_written(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
