@@ -86,6 +86,7 @@ class Feature(Strict):
         histogram: Distribution in the training data, for people and tools.
         missing_allowed: Whether a reading may lack it (null or absent): the model was trained on such readings.
         withholdable: Whether the model was trained to do without it, should its sensor be faulty.
+        missing_values: Numbers that a sensor sends where it has no measurement, such as -999: they count as missing.
         categories: The texts that stand for its values, in the order of the booster's codes (0, 1, ...); None for a number.
         usual: What is usual for its sensor while the machine runs.
         means: What is usual for its mean over a time, the reference for drift.
@@ -99,6 +100,7 @@ class Feature(Strict):
     histogram: Histogram | None = None
     missing_allowed: bool = False
     withholdable: bool = False
+    missing_values: list[Finite] = Field(default_factory=list, max_length=16)
     categories: list[Annotated[str, Field(max_length=256)]] | None = Field(
         default=None, min_length=1, max_length=10_000
     )
@@ -277,6 +279,7 @@ class Manifest(Strict):
             or any(
                 feature.missing_allowed
                 or feature.withholdable
+                or feature.missing_values
                 or any(
                     part is not None for part in (feature.categories, feature.usual, feature.usual_off, feature.means)
                 )
@@ -385,6 +388,9 @@ def read_file(path: Path, limit: int, what: str) -> bytes:
 def dump_manifest(manifest: Manifest) -> str:
     """The manifest as JSON for a file, with unset optional fields left out."""
     document = _without_unset(manifest.model_dump(mode="json"))
+    for feature in document["features"]:
+        if not feature["missing_values"]:
+            del feature["missing_values"]
     if manifest.format == 1:
         # What only format 2 knows, and is not None where it is not set.
         for key in ("derived", "golden_sequences"):

@@ -139,7 +139,8 @@ def read_messages(
 
 def _batches(table: Source, manifest: Manifest, part: Part | None) -> Iterator[list[Line]]:
     """Lines with their places: bytes of JSON, or documents made from rows."""
-    rows = read_documents(table.files, table.dialect, numbers=frozenset(manifest.feature_names), part=part)
+    coded = frozenset(feature.name for feature in manifest.features if feature.categories)
+    rows = read_documents(table.files, table.dialect, numbers=frozenset(manifest.feature_names), text=coded, part=part)
     while batch := list(islice(rows, _BATCH)):
         yield batch
 

@@ -167,7 +167,11 @@ def reading_model(features: Sequence[Feature]) -> type[BaseModel]:
 
 def _value_of(feature: Feature) -> Any:
     number: Any = _number(feature) if feature.categories is None else Literal[tuple(feature.categories)]
-    return number | None if feature.missing_allowed else number
+    kind = number | None if feature.missing_allowed else number
+    gone = frozenset(feature.missing_values)
+    if not gone:
+        return kind
+    return Annotated[kind, BeforeValidator(lambda value: None if _finite(value) in gone else value)]
 
 
 def _number(feature: Feature) -> Any:

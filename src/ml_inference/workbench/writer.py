@@ -38,6 +38,7 @@ from ml_inference.model.manifest import (
 )
 from ml_inference.model.over_time import Alarm, Condition, Derived, GoldenSequence, TimedReading
 from ml_inference.model.scorer import Scorer
+from ml_inference.offline.tables import Dialect
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -200,6 +201,17 @@ def require_target(directory: Path, name: str, version: str) -> None:
             raise ModelError(
                 f"{key}: {value!r} is not 1 to 128 of A-Z, a-z, 0-9, '.', '_', '+' and '-', a letter or a digit first"
             ) from error
+
+
+def with_missing_values(features: Iterable[Feature], dialect: Dialect) -> tuple[Feature, ...]:
+    """The features with the numbers that stand for a missing value, so that a device takes them for that, too."""
+    return tuple(
+        feature.model_copy(update={"missing_values": sorted(gone)})
+        if (gone := dialect.missing.get("", frozenset()) | dialect.missing.get(feature.name, frozenset()))
+        and feature.categories is None
+        else feature
+        for feature in features
+    )
 
 
 def with_histograms(features: Iterable[Feature], matrix: FloatMatrix) -> list[Feature]:

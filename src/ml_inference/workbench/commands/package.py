@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ml_inference.cli.options import OptionError, add_table_options, dialect
+from ml_inference.cli.options import OptionError, add_table_options, dialect, names
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.trust import SIGNATURE_FILE
 from ml_inference.offline.tables import TableError, table_files
@@ -49,6 +49,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="readings (CSV, JSON lines, Parquet, or a folder of them) for golden readings and what is usual; repeatable",
+    )
+    parser.add_argument(
+        "--categories",
+        action="append",
+        default=[],
+        metavar="NAME=A,B,...",
+        help="texts that stand for a categorical feature's codes 0, 1, ... in messages; repeatable",
+    )
+    parser.add_argument(
+        "--allow-missing", metavar="A,B,...", help="features that a reading may lack (null or absent), or all"
     )
     add_table_options(parser.add_argument_group("how FILE is written"))
     parser.add_argument("--expected", metavar="COLUMN", help="column of FILE with the scores that the model must give")
@@ -106,6 +116,8 @@ def _request(arguments: argparse.Namespace, source: Path) -> Request:
         normal_class=arguments.normal_class,
         data=[file.resolve() for file in data],
         dialect=dialect(arguments),
+        categories=dict(map(_categories, arguments.categories)),
+        allow_missing=list(names(arguments.allow_missing or "")),
         expected=arguments.expected,
         tolerance=arguments.tolerance,
         limits_from_data=arguments.limits_from_data,
@@ -135,6 +147,13 @@ def _features(arguments: argparse.Namespace) -> list[Feature] | None:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _categories(text: str) -> tuple[str, list[str]]:
+    name, separator, texts = text.partition("=")
+    if not separator or not names(texts):
+        raise PackagingError(f"--categories {text}: expected NAME=A,B,...")
+    return name, list(names(texts))
 
 
 def _unit(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ loaded, walked and scored before the writer makes a directory of it.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ml_inference.model.bundle import MAX_BOOSTER_BYTES, booster_objective, boos
 from ml_inference.model.manifest import Feature, Manifest, booster_feature_name, scores_agree
 from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import FloatArray, Score, Scorer
+from ml_inference.offline.sentinels import suspected
 from ml_inference.offline.tables import (
     Broken,
     Document,
@@ -28,11 +30,11 @@ from ml_inference.offline.tables import (
 from ml_inference.scoring.readings import Reading, ReadingDecoder
 from ml_inference.workbench.packaging.archives import read_booster
 from ml_inference.workbench.packaging.errors import PackagingError
-from ml_inference.workbench.packaging.forest import Tree, read_forest, used_features
+from ml_inference.workbench.packaging.forest import Floats, Tree, read_forest, split_points, used_features
 from ml_inference.workbench.packaging.formats import HEAD_BYTES, Kind, kind_of, require_loadable
 from ml_inference.workbench.packaging.readings import confusable, golden_candidates
 from ml_inference.workbench.packaging.request import Report, Request
-from ml_inference.workbench.writer import with_histograms, write_model
+from ml_inference.workbench.writer import with_histograms, with_missing_values, write_model
 
 _NAMES_SHOWN = 8
 
@@ -51,13 +53,14 @@ def build(request: Request) -> Report:
     kind = require_loadable(content[:HEAD_BYTES], source)
     booster = _open(content)
     forest = read_forest(booster)
-    features = _features(request, booster)
+    features = _able(request, _features(request, booster), booster.feature_types)
     table = _Table.read(request, features) if request.data else None
     if table is not None:
         if table.unusable:
             warnings.append(f"{table.unusable} of {table.unusable + len(table.rows)} rows of the data are no readings")
         if request.limits_from_data:
             features = _with_limits(features, table.rows)
+        warnings += _sentinels(features, table.rows, split_points(forest, len(features)))
         features = with_histograms(features, table.rows)
     rounds = _rounds(request, booster, notes)
     if table is not None and table.expected is not None:
@@ -148,6 +151,35 @@ def _features(request: Request, booster: xgboost.Booster) -> list[Feature]:
     ]
 
 
+def _able(request: Request, features: Sequence[Feature], types: Sequence[str] | None) -> list[Feature]:
+    """The features with their categories, and with what stands for a missing value, which they may then lack.
+
+    Raises:
+        PackagingError: An option names no feature, or one that is none of a category.
+    """
+    names = [feature.name for feature in features]
+    lacking = [] if request.allow_missing == ["all"] else request.allow_missing
+    for option, asked in (("--categories", request.categories), ("--allow-missing", lacking)):
+        if unknown := sorted(set(asked) - set(names)):
+            raise PackagingError(f"{option}: there is no feature {unknown[0]!r}")
+    coded = {name for name, kind in zip(names, types or [], strict=False) if kind == "c"}
+    if types and (plain := sorted(set(request.categories) - coded)):
+        raise PackagingError(f"--categories: {plain[0]!r} is a number to the booster")
+    described = with_missing_values(features, request.dialect)
+    return [
+        feature.model_copy(
+            update={
+                "categories": request.categories.get(feature.name, feature.categories),
+                "missing_allowed": feature.missing_allowed
+                or bool(feature.missing_values)
+                or feature.name in lacking
+                or request.allow_missing == ["all"],
+            }
+        )
+        for feature in described
+    ]
+
+
 def _users_name(held: str) -> str:
     """The name whose `booster_feature_name` a booster holds; any other is the user's own already."""
     decoded = re.sub("%(25|5B|5D|3C)", lambda match: chr(int(match[1], 16)), held)
@@ -211,7 +243,8 @@ class _Table:
 def _documents(request: Request, features: Sequence[Feature]) -> Iterator[tuple[str, Any]]:
     """What stands in each row, after its place."""
     names = frozenset(feature.name for feature in features)
-    for file, number, item in read_documents(request.data, request.dialect, numbers=names):
+    coded = frozenset(feature.name for feature in features if feature.categories)
+    for file, number, item in read_documents(request.data, request.dialect, numbers=names, text=coded):
         place = f"line {number}" + (f" of {file.name}" if len(request.data) > 1 else "")
         if isinstance(item, Broken):
             raise TableError(f"{file}: line {number}: {item.reason}")
@@ -239,7 +272,10 @@ def _with_limits(features: Sequence[Feature], rows: FloatArray) -> list[Feature]
     A fault looks unlike anything seen before, and must still be scored.
     """
     limited = []
-    for feature, low, high in zip(features, rows.min(axis=0).tolist(), rows.max(axis=0).tolist(), strict=True):
+    for feature, low, high in zip(features, _ends(np.fmin, rows), _ends(np.fmax, rows), strict=True):
+        if feature.categories or not np.isfinite(low):
+            limited.append(feature)
+            continue
         room = (high - low) or max(abs(high), 1.0)
         minimum = 0.0 if low >= 0.0 > low - room else low - room
         update = {"minimum": minimum, "maximum": high + room}
@@ -250,6 +286,12 @@ def _with_limits(features: Sequence[Feature], rows: FloatArray) -> list[Feature]
         }
         limited.append(feature.model_copy(update=update | own))
     return limited
+
+
+def _ends(choose: np.ufunc, rows: FloatArray) -> list[float]:
+    """The least or the largest value of each column that is not missing."""
+    ends: list[float] = choose.reduce(rows, axis=0).tolist()
+    return ends
 
 
 def _best_rounds(booster: xgboost.Booster) -> int | None:
@@ -363,8 +405,11 @@ def _doubts(manifest: Manifest, booster: xgboost.Booster, scorer: Scorer, forest
     doubts = []
     if idle := sorted(set(range(len(names))) - used_features(forest)):
         doubts.append(f"not used by any tree: {_shown([names[column] for column in idle])}")
-    if coded := [name for name, kind in zip(names, booster.feature_types or [], strict=False) if kind == "c"]:
-        doubts.append(f"categorical, so messages must carry their codes: {_shown(coded)}")
+    described = zip(manifest.features, booster.feature_types or [], strict=False)
+    if coded := [feature.name for feature, kind in described if kind == "c" and feature.categories is None]:
+        doubts.append(
+            f"categorical, so messages must carry their codes; --categories NAME=A,B,... names them: {_shown(coded)}"
+        )
     # Names in the booster are compared one by one when it is loaded.
     if booster.feature_names is None and (pairs := confusable(manifest, scorer, forest)):
         doubts.append(
@@ -372,6 +417,17 @@ def _doubts(manifest: Manifest, booster: xgboost.Booster, scorer: Scorer, forest
             + _shown([f"{left} and {right}" for left, right in pairs])
         )
     return doubts
+
+
+def _sentinels(features: Sequence[Feature], rows: FloatArray, points: Sequence[Floats]) -> list[str]:
+    """Numbers in the data that probably stand for a missing value, which a device would take for measurements."""
+    return [
+        f"{feature.name!r} is {value:g} in {count} of {len(rows)} readings, far from all that the model compares it with: if "
+        f"that stands for a missing value, say --missing-value {shlex.quote(f'{feature.name}={value:g}')}"
+        for column, feature in enumerate(features)
+        if feature.categories is None
+        for value, count in suspected(rows[:, column], points[column])
+    ]
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ class Request(BaseModel):
         normal_class: The one of them that stands for normal operation.
         data: Absolute paths of the files of a table of readings.
         dialect: How they are written.
+        categories: By feature, the texts that stand for its codes, in their order.
+        allow_missing: Features that a reading may lack; `all` for each.
         expected: Column of that table with the scores that the model is known to give.
         tolerance: By how much they may differ; relative for scores beyond 1.
         limits_from_data: Whether to take physical limits from the table.
@@ -48,6 +50,8 @@ class Request(BaseModel):
     normal_class: str | None = None
     data: list[Path] = Field(default_factory=list)
     dialect: Dialect = Field(default_factory=Dialect)
+    categories: dict[str, list[str]] = Field(default_factory=dict)
+    allow_missing: list[str] = Field(default_factory=list)
     expected: str | None = None
     tolerance: float = 1e-5
     limits_from_data: bool = False

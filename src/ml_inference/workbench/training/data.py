@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ml_inference.workbench.training.features import FeatureChoice, choose_featu
 from ml_inference.workbench.training.request import Request
 from ml_inference.workbench.training.table import FloatArray, Table, Texts, read_table
 from ml_inference.workbench.training.target import Target, canonical, read_target
+from ml_inference.workbench.writer import with_missing_values
 
 MACHINE_COLUMN = "equipment_id"
 """What a message calls its machine; readings of one machine are alike, so a table that has it should be split by it."""
@@ -93,6 +94,7 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         units=request.units,
         limits=request.limits,
     )
+    choice = replace(choice, features=with_missing_values(choice.features, request.dialect))
     values = matrix(table, choice.features)
     gaps = {feature.name: _lost(values[:, column], table, feature) for column, feature in enumerate(choice.features)}
     lacking = int(sum(np.isnan(values[:, at]).sum() for at, one in enumerate(choice.features) if one.missing_allowed))
