@@ -6,7 +6,7 @@ import pytest
 
 from ml_inference.model.manifest import Feature
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.features import FeatureChoice, choose_features, read_features_file, unit_of
+from ml_inference.workbench.training.features import FeatureChoice, choose_features, matrix, read_features_file, unit_of
 from ml_inference.workbench.training.table import Table, read_table
 from support.tables import write_csv
 
@@ -34,7 +34,7 @@ def test_measurements_are_taken_and_each_other_column_has_a_reason(table: Table)
     assert choice.names == ("Torque [Nm]", "wRMSCurrent")
     assert dict(choice.left_out) == {
         "UDI": "whole numbers that never repeat, as row numbers do",
-        "Type": "holds 'L' in line 2 of data.csv, no number",
+        "Type": "holds 'L' in line 2 of data.csv, no number; to take it in: --categorical Type",
         "Machine failure": "the label",
         "timestamp": "belongs to the message's envelope",
         "sDateTime": "belongs to the message's envelope",
@@ -136,3 +136,51 @@ def test_a_broken_features_file_says_why(tmp_path: Path, content: str, reason: s
     path.write_text(content)
     with pytest.raises(TrainingError, match=reason):
         read_features_file(path)
+
+
+def test_a_column_of_text_is_a_feature_where_it_is_named_and_its_categories_are_in_order(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path / "a.csv",
+        {"Type": ["M", "L", "", "10", "9"] * 10, "x": np.random.default_rng(0).normal(size=50).round(3)},
+    )
+    table = read_table(path, {"Type"})
+    for options in ({"categorical": ["Type"]}, {"named": ["Type", "x"]}):
+        choice = choose(table, **options)
+        feature = choice.features[choice.names.index("Type")]
+        assert feature.categories == ["9", "10", "L", "M"]
+        codes = matrix(table, [feature])[:5, 0]
+        assert codes[[0, 1, 3, 4]].tolist() == [3.0, 2.0, 1.0, 0.0]
+        assert np.isnan(codes[2])
+    assert choose(table).names == ("x",)
+
+
+def test_names_are_no_categories(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", {"serial": [f"s{row}" for row in range(40)], "x": [1.5, 2.5] * 20})
+    with pytest.raises(TrainingError, match="40 different texts in 40 rows: these are no categories"):
+        choose(read_table(path, {"serial"}), categorical=["serial"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [1774699200 + 60 * row for row in range(60)],
+        [1774699200000 + row * row for row in range(60)],
+        [20260301120000 + row % 50 for row in range(60)],
+        [0.5 * row for row in range(60)],
+        [row % 20 for row in range(200)],
+    ],
+)
+def test_a_time_or_a_counter_is_never_a_feature_by_itself(tmp_path: Path, column: list[float]) -> None:
+    random = np.random.default_rng(0)
+    path = write_csv(tmp_path / "a.csv", {"when": column, "x": random.normal(size=len(column)).round(4)})
+    table = read_table(path)
+    assert choose(table).names == ("x",)
+    assert choose(table, named=["when", "x"]).names == ("when", "x")
+
+
+def test_features_that_may_be_missing_are_marked_and_must_be_features(table: Table) -> None:
+    choice = choose(table, allow_missing=["wRMSCurrent"])
+    assert [feature.missing_allowed for feature in choice.features] == [False, True]
+    assert all(feature.missing_allowed for feature in choose(table, allow_missing=["all"]).features)
+    with pytest.raises(TrainingError, match="--allow-missing: 'UDI' is not among the features"):
+        choose(table, allow_missing=["UDI"])

@@ -47,7 +47,7 @@ def test_what_is_missing_or_infinite_is_nan(tmp_path: Path) -> None:
 def test_a_column_of_text_is_no_number_and_says_what_it_holds_and_where(tmp_path: Path) -> None:
     read = read_table(file(tmp_path, "a,b\n1,2\n2,L47181\n"))
     assert "b" not in read.numbers
-    assert str(read.not_numbers["b"]) == "'L47181' in line 3 of data"
+    assert str(read.not_numbers["b"].first) == "'L47181' in line 3 of data"
 
 
 @pytest.mark.parametrize("word", ["#N/A!", "Bad", "I/O Timeout", "No Data", "2026_01", "inf", "Err:502"])
@@ -61,7 +61,7 @@ def test_a_column_of_codes_is_no_column_of_numbers_though_most_look_like_one(tmp
     lots = [f"{row}{'A' if row % 4 == 0 else ''}" for row in range(1000, 1200)]
     read = read_table(file(tmp_path, "a,lot\n" + "".join(f"1,{lot}\n" for lot in lots)))
     assert set(read.numbers) == {"a"}
-    assert str(read.not_numbers["lot"]) == "'1000A' in line 2 of data"
+    assert str(read.not_numbers["lot"].first) == "'1000A' in line 2 of data"
 
 
 def test_in_a_column_of_text_only_an_empty_cell_is_missing(tmp_path: Path) -> None:

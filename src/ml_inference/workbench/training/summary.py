@@ -52,9 +52,9 @@ def warnings(training: Training) -> list[str]:
         said.append(
             f"The held-out figures are almost perfect ({best:.4f}): do several columns together repeat the label?"
         )
-    if training.split.clustered_by == "row" and data.machines is not None:
+    if training.request.group is None and training.request.time is None and data.machines is not None:
         said.append(
-            f"The table has a column {MACHINE_COLUMN!r}, but its rows were split at random. Readings of one machine are "
+            f"The table has a column {MACHINE_COLUMN!r}, but its rows were not split by it. Readings of one machine are "
             f"alike, so the figures may be too good for a new one: --group {MACHINE_COLUMN}"
         )
     if training.figures.clusters < FEW_CLUSTERS:
