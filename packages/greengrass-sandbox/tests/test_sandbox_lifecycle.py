@@ -148,6 +148,12 @@ def test_a_failed_deployment_on_lite_leaves_the_old_version_without_a_unit(
     assert component.state == "RUNNING"
     os.kill(component.pid or 0, 9)
     component.wait_for("BROKEN")
+    component.start()
+    assert component.state == "BROKEN"
+    lite.update_configuration(NAME, {"a": 1})  # a deployment, too
+    assert component.state == "RUNNING"
+    os.kill(component.pid or 0, 9)
+    component.wait_for("RUNNING")
     assert lite.deploy(component_files(run=RUN, version="2.0.1")).state == "RUNNING"
 
 

@@ -424,7 +424,11 @@ class Nucleus:
         broken = component is not None and component.state == "BROKEN"
         if restart is None:
             restart = broken or self.profile.restarts_on_configuration or before != self._scripts(component)
-        if restart and component is not None and (broken or component.pid is not None):
+        if not restart or component is None or not (broken or component.pid is not None):
+            return
+        if self.profile.unlinks:
+            await component.start(component.plan)  # a deployment writes the unit anew, should a failed one have unlinked it
+        else:
             await component.restart()
 
     def credentials(
