@@ -427,7 +427,8 @@ class Nucleus:
         if not restart or component is None or not (broken or component.pid is not None):
             return
         if self.profile.unlinks:
-            await component.start(component.plan)  # a deployment writes the unit anew, should a failed one have unlinked it
+            # A deployment writes the unit anew, should a failed one have unlinked it.
+            await component.start(component.plan)
         else:
             await component.restart()
 
