@@ -23,6 +23,8 @@ UPDATE_SECONDS = 60.0
 VISIBLE = 0.05
 """Change of a peak score that is worth an event."""
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as naive as what is compared with it: both are UTC
+
 EQUIPMENT, SENSOR, SILENCE, DRIFT = "equipment", "sensor", "silence", "drift"
 OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
 
@@ -323,7 +325,7 @@ def iso(seconds: float) -> str:
 
 def epoch(timestamp: str) -> float:
     """Epoch seconds of a time as readings carry it: ISO 8601 in UTC with milliseconds and a `Z`."""
-    return datetime.fromisoformat(timestamp[:-1]).replace(tzinfo=timezone.utc).timestamp()
+    return (datetime.fromisoformat(timestamp[:-1]) - _EPOCH).total_seconds()
 
 
 def _rounded(score: float | None) -> float | None:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timezone, tzinfo
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_inference.model.manifest import Manifest
 from ml_inference.model.over_time import holds
@@ -32,6 +32,7 @@ from ml_inference.monitoring.alarms import (
     weight,
 )
 from ml_inference.monitoring.machines import Machine, Machines
+from ml_inference.monitoring.normal import Normal
 from ml_inference.monitoring.sensors import SensorState, SensorWatch
 from ml_inference.monitoring.shift import CLOSE_SHARE, Deviation, Means, ShiftWatch
 from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
@@ -55,6 +56,9 @@ REASON_MEMORY = 0.2
 NEAR = 1.5
 """Log-odds below the opening level from which on reasons are gathered."""
 REASONS = 3
+BASE_SHARE = 1.0
+"""Added to a sensor's share of the contributions before it is weighed by how unusual the sensor is: where several move
+together the model may have learnt from any of them."""
 
 
 class WatchedMachine(Machine):
@@ -70,6 +74,7 @@ class WatchedMachine(Machine):
         explained_at: Time of the latest explanation; -inf before there is one.
         unexplained: Normal readings since the latest explanation.
         explanation: The latest explanation of an abnormal reading, as it was given.
+        own: What is normal for its sensors; None before its first reading with this model.
         means: Its means over time; None before its first reading with this model.
     """
 
@@ -81,6 +86,7 @@ class WatchedMachine(Machine):
         "means",
         "normal",
         "odds",
+        "own",
         "reasons",
         "sensors",
         "unexplained",
@@ -98,6 +104,7 @@ class WatchedMachine(Machine):
         self.unexplained = NORMAL_READINGS // 2
         self.explanation: Any = None
         self.means: Means | None = None
+        self.own: Normal | None = None
 
 
 @dataclass(slots=True)
@@ -139,8 +146,7 @@ class Seen:
         return self.step is not None and self.in_operation and not self.suspicious
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a score means for the machine.
 
     Attributes:
@@ -231,7 +237,7 @@ class Watch:
         self._sources = [*range(len(names)), *sources]
         if names != self._feature_names:
             for machine in self.machines:
-                machine.sensors = machine.normal = machine.reasons = None
+                machine.sensors = machine.normal = machine.reasons = machine.own = None
             for alarm in self.book:
                 if alarm.kind == SENSOR and alarm.sensor not in names:
                     self._events.append(self.book.close(alarm, self._now))
@@ -346,8 +352,8 @@ class Watch:
             withheld = self._withholdable & state.faulty.keys()
             if withheld:
                 seen.values = [math.nan if column in withheld else value for column, value in enumerate(values)]
-        # NaN is not equal to itself.
-        if any(value != value for value in seen.values):  # noqa: PLR0124
+        # One sum is cheaper than a look at each value; all of them are finite or NaN.
+        if math.isnan(sum(seen.values)):
             seen.missing = tuple(
                 name
                 for name, value in zip(self._feature_names, seen.values, strict=True)
@@ -412,7 +418,9 @@ class Watch:
 
     # A reading, after it was scored.
 
-    def judge(self, seen: Seen, score: float, explain: Callable[[], Sequence[float] | None]) -> Verdict:
+    def judge(  # noqa: C901 - the one place where an alarm opens, goes on and closes
+        self, seen: Seen, score: float, explain: Callable[[], Sequence[float] | None]
+    ) -> Verdict:
         """What a score means for the machine's alarm.
 
         Args:
@@ -438,6 +446,9 @@ class Watch:
             else:
                 machine.odds += weight(seen.step, rules.smoothing_seconds) * (odds - machine.odds)
             near = machine.odds >= rules.opens - NEAR or alarm is not None
+            if machine.own is None:
+                machine.own = Normal(len(self._feature_names))
+            machine.own.add(seen.seconds, seen.values, learn=not near)
             if near and seen.seconds - machine.explained_at >= REASON_SECONDS:
                 self._gather(machine, seen, explain, alarm)
             elif not near:
@@ -538,7 +549,14 @@ class Watch:
             return ()
         normal = machine.normal or array("d", bytes(8 * len(machine.reasons)))
         grown = [value - before for value, before in zip(machine.reasons, normal, strict=True)]
-        largest = sorted(range(len(grown)), key=lambda column: -grown[column])[:REASONS]
+        total = sum(max(value, 0.0) for value in grown) or 1.0
+        own = machine.own
+
+        def weight_of(column: int) -> float:
+            share = max(grown[column], 0.0) / total + BASE_SHARE
+            return share * (1.0 if own is None else own.unusual(column))
+
+        largest = sorted(range(len(grown)), key=weight_of, reverse=True)[:REASONS]
         features = self._manifest.features
         return tuple(
             Reason(
@@ -548,7 +566,6 @@ class Watch:
                 round(grown[column], 4),
             )
             for column in largest
-            if grown[column] > 0.0
         )
 
     # Time without readings.
