@@ -261,6 +261,20 @@ def figure(
     return Figure(value, low, high)
 
 
+def exact(found: Figure, count: int) -> Figure:
+    """Widen the interval of a share of 0 or 1, for which drawing machines gives none, to that of Clopper and Pearson.
+
+    Args:
+        found: The share.
+        count: What it is a share of.
+    """
+    if count and found.value == 1.0:
+        return Figure(1.0, _TAIL ** (1.0 / count), 1.0)
+    if count and found.value == 0.0:
+        return Figure(0.0, 0.0, 1.0 - _TAIL ** (1.0 / count))
+    return found
+
+
 def per_week(events: Callable[[Tally], int]) -> Callable[[Sequence[Tally]], float | None]:
     """Give the statistic of events a machine-week."""
 

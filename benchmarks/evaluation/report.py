@@ -12,6 +12,7 @@ from evaluation.judge import (
     Figure,
     Outcome,
     Tally,
+    exact,
     figure,
     judge,
     middle,
@@ -67,20 +68,21 @@ def page(lines: Sequence[Line], model: Model, *, quick: bool, seed: int) -> str:
             f"the device's own pipeline, as `ml-inference score --alarms` runs it. {_LENGTH[quick]}"
         ),
         "In brackets: the interval of 95 %, by drawing machines with replacement. What each figure means stands below.",
-        "## Equipment",
-        _over_time(tallies),
-        "### By fault, a reading a minute",
-        _by_fault(tallies.get("minute", [])),
-        "## Broken sensors",
-        _broken(tallies.get("broken sensors", [])),
-        _during(tallies.get("during", [])),
-        "## Drift",
-        _healthy(lines),
-        _changes(lines),
-        "## Definitions",
-        _DEFINITIONS,
     ]
-    return "\n\n".join(parts) + "\n"
+    if any(tallies.get(case) for case in _TIMES):
+        parts += ["## Equipment", _over_time(tallies)]
+    if tallies.get("minute"):
+        parts += ["### By fault, a reading a minute", _by_fault(tallies["minute"])]
+    if tallies.get("broken sensors") or tallies.get("during"):
+        parts.append("## Broken sensors")
+    if tallies.get("broken sensors"):
+        parts.append(_broken(tallies["broken sensors"]))
+    if tallies.get("during"):
+        parts.append(_during(tallies["during"]))
+    healthy, changed = _healthy(lines), _changes(lines)
+    if healthy or changed:
+        parts += ["## Drift", *(table for table in (healthy, changed) if table)]
+    return "\n\n".join([*parts, "## Definitions", _DEFINITIONS]) + "\n"
 
 
 _LENGTH = {
@@ -102,8 +104,11 @@ _DEFINITIONS = f"""\
 
 
 def _over_time(tallies: Mapping[str, list[Tally]]) -> str:
-    def episodes(held: Sequence[Tally]) -> float:
+    def episodes(held: Sequence[Tally]) -> int:
         return sum(len(tally.outcomes) for tally in held)
+
+    def portion(held: Sequence[Tally], of: Callable[[Outcome], bool | None]) -> str:
+        return _percent(exact(figure(held, share(of)), episodes(held)))
 
     def rate(held: Sequence[Tally]) -> str:
         found = sum(tally.false for tally in held)
@@ -118,7 +123,7 @@ def _over_time(tallies: Mapping[str, list[Tally]]) -> str:
 
     rows: list[tuple[str, str, Callable[[Sequence[Tally]], str]]] = [
         ("machine-weeks", "", lambda held: f"{weeks(held):.1f}"),
-        ("episodes", "", lambda held: f"{episodes(held):.0f}"),
+        ("episodes", "", lambda held: f"{episodes(held)}"),
         ("false alarms a machine-week", "≤ 0.25", rate),
         (
             "of these, while a sensor is broken",
@@ -127,8 +132,8 @@ def _over_time(tallies: Mapping[str, list[Tally]]) -> str:
                 f"{sum(tally.false_in_sensor_episodes for tally in held)} of {sum(tally.false for tally in held)}"
             ),
         ),
-        ("noticed", "≥ 95 %", lambda held: _percent(figure(held, share(lambda one: one.noticed)))),
-        ("before the label", "≥ 38 %", lambda held: _percent(figure(held, share(lambda one: one.early)))),
+        ("noticed", "≥ 95 %", lambda held: portion(held, lambda one: one.noticed)),
+        ("before the label", "≥ 38 %", lambda held: portion(held, lambda one: one.early)),
         (
             "median lead to full fault, hours",
             "≥ 6.5",
@@ -138,12 +143,12 @@ def _over_time(tallies: Mapping[str, list[Tally]]) -> str:
         (
             "pointed at by the last event",
             "",
-            lambda held: _percent(figure(held, share(lambda one: one.pointed))),
+            lambda held: portion(held, lambda one: one.pointed),
         ),
         (
             "by the first event",
             "",
-            lambda held: _percent(figure(held, share(lambda one: one.pointed_at_once))),
+            lambda held: portion(held, lambda one: one.pointed_at_once),
         ),
         ("false sensor alarms in 60 machine-weeks", "≤ 5", false_sensor),
         (
@@ -176,8 +181,8 @@ def _by_fault(held: Sequence[Tally]) -> str:
         own = [outcome for tally in held for outcome in tally.outcomes if outcome.fault == fault]
         leads = [outcome.lead for outcome in own if outcome.lead is not None]
 
-        def said(of: Callable[[Outcome], bool | None], fault: str = fault) -> str:
-            return _percent(figure(held, share(only(fault, of))))
+        def said(of: Callable[[Outcome], bool | None], fault: str = fault, count: int = len(own)) -> str:
+            return _percent(exact(figure(held, share(only(fault, of))), count))
 
         rows.append(
             (
@@ -207,8 +212,8 @@ def _broken(held: Sequence[Tally]) -> str:
             (
                 name,
                 str(len(own)),
-                _percent(figure(held, named_share(faults))),
-                _percent(figure(held, named_share(faults, math.inf))),
+                _percent(exact(figure(held, named_share(faults)), len(own))),
+                _percent(exact(figure(held, named_share(faults, math.inf)), len(own))),
                 f"{median(delays):.0f}" if delays else _NOTHING,
             )
         )
@@ -224,7 +229,7 @@ def _during(held: Sequence[Tally]) -> str:
     all_of_them = figure(held, share(lambda one: one.noticed))
     return (
         f"Episodes of the equipment with a broken sensor from before the onset to the repair, a reading a minute: {len(outcomes)}, of which "
-        f"{reported} had a sensor reported. Of these, {_percent(while_reported)} were noticed (goal: at least 80 %); of all, {_percent(all_of_them)}."
+        f"{reported} had a sensor reported. Of these, {_percent(exact(while_reported, reported))} were noticed (goal: at least 80 %); of all, {_percent(exact(all_of_them, len(outcomes)))}."
     )
 
 
@@ -278,5 +283,8 @@ def _number(found: Figure, highest: float | None = None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    if not rows:
+        return ""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -14,7 +14,9 @@ from evaluation.judge import (
     MONTH,
     WEEK,
     Episode,
+    Figure,
     Tally,
+    exact,
     figure,
     judge,
     middle,
@@ -184,6 +186,13 @@ def test_an_interval_comes_from_drawing_machines() -> None:
     held = figure(uneven, per_week(lambda tally: tally.false))
     assert (held.low, held.value) == (0.0, 2.0)
     assert 4.0 <= held.high <= 8.0
+
+
+def test_a_share_of_none_or_all_has_the_exact_interval() -> None:
+    # Clopper and Pearson: 0 of 10 is at most 30.85 %, 10 of 10 at least 69.15 %.
+    assert exact(Figure(0.0, 0.0, 0.0), 10).high == pytest.approx(0.3085, abs=1e-4)
+    assert exact(Figure(1.0, 1.0, 1.0), 10).low == pytest.approx(0.6915, abs=1e-4)
+    assert exact(Figure(0.5, 0.4, 0.6), 10) == Figure(0.5, 0.4, 0.6)
 
 
 def test_the_upper_end_of_a_count_is_that_of_the_tables() -> None:
