@@ -348,6 +348,7 @@ def test_a_state_of_other_features_or_a_damaged_one_is_refused_and_nothing_chang
         (other.state(), "other derived features"),
         (state[:-8], "length"),
         (b"", "damaged"),
+        (state.replace(b'["m"]', b'{"m":1}'), "names no machines"),
         (state.replace(b'"format": 1', b'"format": 9'), "format 9"),
     ):
         with pytest.raises(HistoryError, match=reason):

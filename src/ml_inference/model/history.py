@@ -371,6 +371,8 @@ class History:
             raise HistoryError(f"the history's state has format {made_for}; this version reads format {_FORMAT}")
         if derived != _key(self._plan):
             raise HistoryError("the history's state belongs to other derived features")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names) and isinstance(settled, int)):
+            raise HistoryError("the history's state is damaged: it names no machines")
         count = len(names)
         sizes = [2 * count, count * self._moments[0].size, count * self._baseline[0].size]
         if len(body) != 8 * sum(sizes):
