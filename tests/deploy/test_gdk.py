@@ -24,7 +24,12 @@ def gdk() -> str:
 
 @pytest.mark.parametrize(
     ("project", "component"),
-    [(".", "inference"), ("components/model", "model"), ("components/simulator", "simulator")],
+    [
+        (".", "inference"),
+        ("components/dashboard", "dashboard"),
+        ("components/model", "model"),
+        ("components/simulator", "simulator"),
+    ],
 )
 def test_gdk_builds_what_the_script_builds_and_warns_of_nothing(
     *, gdk: str, make_checkout: MakeCheckout, built: dict[str, Path], command: Command, project: str, component: str

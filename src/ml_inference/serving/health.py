@@ -26,7 +26,7 @@ from ml_inference.times import parse_timestamp
 MAX_PROBLEM_CHARACTERS = 500
 RETRY_SECONDS = 1.0
 """After a health message that could not be sent."""
-FEATURES_SECONDS = 600.0
+FEATURES_SECONDS = 60.0
 """Between messages that also list the model's features: whoever begins to listen later wants them, too."""
 MAX_FEATURES = 64
 """Features that are listed; a model may have thousands, and no page shows them."""
