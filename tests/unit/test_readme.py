@@ -62,3 +62,35 @@ def test_a_number_for_a_machines_name_is_rejected_as_the_page_says() -> None:
     (item,) = decoder().decode(json.dumps(blocks("README.md")[0] | {"equipment_id": 7}).encode()).items
     assert isinstance(item, Rejection)
     assert [error.loc for error in item.errors] == [("equipment_id",)]
+
+
+def test_the_korean_page_has_the_commands_the_links_and_the_messages_of_the_english_one() -> None:
+    english, korean = ((CHECKOUT / page).read_text(encoding="utf-8") for page in ("README.md", "README.ko.md"))
+    for pattern in (
+        r"^```(\w+)\n(.*?)^```",  # blocks
+        r"\]\(((?!README)[^)]+)\)",  # links, but to each other
+        r"^\| (`[^|]+`) \|",  # commands of the table
+        r"^(#+) ",  # headings
+    ):
+        flags = re.MULTILINE | re.DOTALL
+        assert re.findall(pattern, korean, flags) == re.findall(pattern, english, flags)
+    inline = [
+        set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))) for page in (english, korean)
+    ]
+    assert inline[0] == inline[1]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "README.ko.md",
+        "CONTRIBUTING.md",
+        *sorted(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md")),
+    ],
+)
+def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert ((CHECKOUT / page).parent / target).exists(), target
