@@ -91,7 +91,7 @@ def test_a_directory_of_something_else_is_refused_before_anything_is_fetched(
 ) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     assert main(["package", "s3://models/never-asked", "--out", str(tmp_path)]) == 1
-    assert "holds something else than a model (precious.txt)" in capsys.readouterr().err
+    assert "contains non-model files (precious.txt)" in capsys.readouterr().err
 
 
 def test_a_signed_model_that_is_replaced_has_to_be_signed_again(

@@ -230,7 +230,7 @@ class Line:
         self.process.wait()
 
     def end(self) -> None:
-        """End it, and look at what must hold in every test: the accounting in each health message, no error of ours."""
+        """End it, and look at what must hold in every test: the accounting in each health message, no internal error."""
         if self.process and self.process.poll() is None:
             self.kill()
         for health in self._told.here():

@@ -281,7 +281,7 @@ class Application:
             if self._history_problem is None:
                 logger.error("the history cannot be written: %s", error)
             self._history_problem = str(error)
-            # Alarms are few and matter most: they go again with the next batch.
+            # Alarms are few and matter most: they are re-sent with the next batch.
             line.dirty_alarms = {alarm.id: alarm for alarm in batch.alarms} | line.dirty_alarms
         else:
             if self._history_problem is not None:

@@ -184,7 +184,7 @@ class Manifest(Strict):
         xgboost_version: Version that wrote the booster. A newer booster on an older xgboost gives silently wrong scores.
         features: The inputs, in the booster's column order.
         threshold: A score at or above it is abnormal; for a multi-class model the probability of not being
-            `classes[normal_class]`. None: the model makes no such statement.
+            `classes[normal_class]`. None: the model defines no threshold.
         classes: Names of the classes of a multi-class model, in the booster's order.
         normal_class: Index of the class that stands for normal operation.
         metrics: Figures on held-out data with the size of that data; for people and reports.

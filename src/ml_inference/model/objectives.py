@@ -101,7 +101,7 @@ def is_abnormal(score: Score, threshold: float | None, manifest: Manifest) -> bo
         manifest: Of the model.
 
     Returns:
-        None where the model makes no such statement.
+        None where the model defines no threshold.
     """
     normal = manifest.normal_class
     if isinstance(score, list):

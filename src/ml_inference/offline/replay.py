@@ -210,7 +210,7 @@ class Agreement:
 class Comparison:
     """Two models over one table.
 
-    A verdict is whether a reading is abnormal; of a multi-class model that makes no such statement it is the most likely
+    A verdict is whether a reading is abnormal; of a multi-class model that defines no threshold it is the most likely
     class, and of a regression without a threshold there is none. The score of a multi-class model counts here as the
     probability of not being normal.
 

@@ -139,7 +139,7 @@ class Result:
         timestamp: When it was measured, else when it arrived; ISO 8601 in UTC with milliseconds.
         correlation_id: Echoed unchanged.
         score: The booster's output.
-        threshold: In force when it was judged; None where the model makes no such statement.
+        threshold: In force when it was judged; None where the model defines no threshold.
         abnormal: Whether the score reaches the threshold; None without one.
         state: The machine's state, `normal`, `abnormal` or `off`; None without a threshold or an alarm.
         state_changed: Whether this reading changed that state, or is the machine's first.

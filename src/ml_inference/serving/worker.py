@@ -1,7 +1,7 @@
 """The one thread that scores, so that results leave in the order in which readings came.
 
 Everything that changes what it does (another model, other rules) is handed to it and takes effect between two messages.
-Nothing that a message holds, and no error of ours in handling it, ends it.
+Nothing that a message holds, and no internal error in handling it, ends it.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def write_model(
         The manifest as written.
 
     Raises:
-        ModelError: The model would be refused by a device, or `directory` holds something else than a model.
+        ModelError: The model would be refused by a device, or `directory` contains non-model files.
     """
     directory = directory.resolve()
     require_target(directory, name, version)
@@ -380,6 +380,4 @@ def _refuse_foreign(directory: Path) -> None:
     held = list(directory.iterdir())
     foreign = sorted(path.name for path in held if not path.is_file() or path.suffix not in _OWN_SUFFIXES)
     if foreign or (held and not (directory / MANIFEST_FILE).is_file()):
-        raise ModelError(
-            f"directory: {directory} holds something else than a model ({(foreign or ['no manifest'])[0]})"
-        )
+        raise ModelError(f"directory: {directory} contains non-model files ({(foreign or ['no manifest'])[0]})")

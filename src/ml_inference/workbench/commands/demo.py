@@ -1,7 +1,7 @@
 """`ml-inference demo`: the whole line on this machine, with a live view.
 
 It builds the components as for a deployment, has a nucleus stand-in (`greengrass-sandbox`, a process of its own) install
-and run them from their recipes, watches every topic, and in the end checks the books: what was sent must have been scored
+and run them from their recipes, watches every topic, and at the end reconciles the counts: what was sent must have been scored
 or rejected, and what was scored must have reached the cloud. It simulates nothing itself.
 """
 

@@ -1,4 +1,4 @@
-"""What a threshold means on the floor: false alarms a machine and day, faults noticed and how soon.
+"""What a threshold means on the floor: false alarms per machine per day, faults noticed and how soon.
 
 Figures by reading hide this: at a reading a second, 1 % of false alarms is 864 a day. It replays held-out readings machine by
 machine through the component's own debouncing. It needs times and whole series, so it never works on rows split at random.

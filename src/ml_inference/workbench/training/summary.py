@@ -59,7 +59,7 @@ def warnings(training: Training) -> list[str]:
         )
     if training.figures.clusters < FEW_CLUSTERS:
         said.append(
-            f"Only {training.figures.clusters} of {training.split.clustered_by!r} are held out: the intervals are no more than a hint."
+            f"Only {training.figures.clusters} values of {training.split.clustered_by} are held out: the intervals are wide."
         )
     failing = _failing_groups(training)
     if failing is not None and failing < FEW_FAILING_GROUPS:
@@ -72,7 +72,7 @@ def warnings(training: Training) -> list[str]:
     if training.confusion is not None:
         abnormal = training.confusion.caught + training.confusion.missed
         if abnormal < FEW_ABNORMAL:
-            said.append(f"Only {abnormal} abnormal rows are held out: mind the intervals.")
+            said.append(f"Only {abnormal} abnormal rows are held out: the intervals are wide.")
         if (counted := _episodes(training)) is not None and counted[0] < FEW_EPISODES:
             episodes, noticed = counted
             low, high = _wilson(noticed, episodes)
@@ -239,7 +239,7 @@ def _class_verdict(training: Training, counted: Confusion) -> list[str]:
         said.append(
             f"Of {first.episodes} episodes of faults it notices {first.noticed}"
             + (f", half of them within {duration(first.delay)}" if first.delay is not None else "")
-            + f", and it raises {first.false_alarms_per_day:.2g} false alarms a machine and day "
+            + f", and it raises {first.false_alarms_per_day:.2g} false alarms per machine per day "
             f"(over {first.days:.0f} machine-days of normal operation, a reading every {duration(first.step)})."
         )
     return said
