@@ -212,7 +212,7 @@ def test_too_few_machines_that_fail_are_warned_about(tmp_path: Path, capsys: pyt
     assert run(write_csv(tmp_path / "a.csv", columns), tmp_path / "model", "--group", "machine", label="faulty") == 0
     errors = capsys.readouterr().err
     assert "Abnormal rows of only 1 of 'machine' train and validate" in errors
-    assert "of 'machine' are held out: the intervals are no more than a hint" in errors
+    assert "values of machine are held out: the intervals are wide" in errors
 
 
 def test_json_lines_with_three_classes_give_a_multi_class_model(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ next prediction. It gets none of the environment's credentials.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import math
 import os
 import resource
@@ -23,6 +25,8 @@ import ml_inference
 MEBIBYTE = 1024 * 1024
 
 _OUT_OF_MEMORY = 71
+_EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR")
 
 
@@ -39,7 +43,13 @@ class IsolationError(Exception):
 
 
 def run_isolated(
-    module: str, arguments: Sequence[str], *, memory_bytes: int, seconds: float, given: bytes = b""
+    module: str,
+    arguments: Sequence[str],
+    *,
+    memory_bytes: int,
+    seconds: float,
+    patience: float = 1.0,
+    given: bytes = b"",
 ) -> tuple[int, bytes, bytes]:
     """Run `python -m module` in a child process and wait for it.
 
@@ -47,14 +57,15 @@ def run_isolated(
         module: To be run as a program.
         arguments: For it; paths must be absolute, since the child runs in `/`.
         memory_bytes: Most private memory that it may map; numpy and XGBoost alone take some 150 MiB of it.
-        seconds: Longest that it may run, by the clock.
+        seconds: Most time of the processor.
+        patience: Times as long as it may take by the clock: a busy gateway gives a child little of its processor.
         given: Its standard input.
 
     Returns:
         Its exit code, standard output and standard error.
 
     Raises:
-        IsolationError: It was killed by a signal, ran out of memory, or took too long.
+        IsolationError: It could not be started, was killed by a signal, ran out of memory, or took too long.
     """
     # OpenBLAS and OpenMP map memory for each thread of the machine, whatever is asked of them later.
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | {
@@ -67,10 +78,16 @@ def run_isolated(
     try:
         # `-m` puts the working directory on the path: in `/` nobody's files are imported by chance.
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, input=given, capture_output=True, timeout=seconds, check=False, env=environment, cwd="/"
+            command, input=given, capture_output=True, timeout=patience * seconds, check=False, env=environment, cwd="/"
         )
     except subprocess.TimeoutExpired:
-        raise IsolationError(f"took longer than {seconds:g} seconds", transient=True) from None
+        raise IsolationError(f"took longer than {patience * seconds:g} seconds", transient=True) from None
+    except OSError as error:
+        if error.errno not in _EXHAUSTED:
+            raise
+        raise IsolationError(
+            f"needs a process that the machine has no room for ({error.strerror})", transient=True
+        ) from error
     if done.returncode == _OUT_OF_MEMORY or _says_bad_alloc(done):
         raise IsolationError(f"needed more than {memory_bytes // MEBIBYTE} MiB of memory")
     if done.returncode == -signal.SIGXCPU:
@@ -91,8 +108,9 @@ def _limit(memory_bytes: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Private writable memory: unlike RLIMIT_AS it leaves the mapped files of large libraries out.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    # The parent watches the clock; this is for a parent that died.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))
+    # The parent watches the clock. Should it die, so does the child.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # A gateway with one core goes on scoring while a new model is checked.
     os.nice(10)
 
