@@ -174,7 +174,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "from ml_inference.model.isolation import run_isolated as run;"
+            "from ml_inference.model.isolation import run_isolated as run;"  # noqa: ISC004
             "run('child_that_waits', [], memory_bytes=2**28, seconds=600)",
         ],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
