@@ -124,6 +124,9 @@ class Configuration(BaseModel):
         challenger: Absolute path of a second model that scores in silence; "" for none.
         trusted_keys: Ed25519 public keys (base64); if there are any, a model must be signed by one of them.
         threshold: Score from which a reading is abnormal; None for the manifest's.
+        minimum_model_version: Oldest version of a model that may score, such as `1.2.0`; "" for any.
+        validate_configuration: Whether the classic nucleus may ask if a deployment's configuration is valid. It then waits for
+            every component whose configuration a deployment changes, and fails if one does not answer.
         debounce_readings: Readings in a row that change a machine's state.
         alarm_smoothing_seconds: Time constant of the smoothed score; None for the manifest's.
         alarm_open_score: Smoothed score from which an alarm opens; None for the manifest's.
@@ -160,6 +163,8 @@ class Configuration(BaseModel):
     challenger: Directory = ""
     trusted_keys: Annotated[list[Annotated[str, AfterValidator(_public_key)]], Lenient] = Field(default_factory=list)
     threshold: Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, Lenient] = None
+    minimum_model_version: Annotated[str, Field(max_length=64)] = ""
+    validate_configuration: Annotated[bool, Lenient] = False
     debounce_readings: Annotated[int, Field(ge=1, le=10_000), Lenient] = 1
     alarm_smoothing_seconds: Annotated[
         Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None, Lenient

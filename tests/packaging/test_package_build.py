@@ -9,12 +9,12 @@ import pytest
 import xgboost
 
 from ml_inference.model.bundle import load_model
+from ml_inference.model.forest import read_forest
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.scorer import Scorer
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.workbench.packaging.build import build
 from ml_inference.workbench.packaging.errors import PackagingError
-from ml_inference.workbench.packaging.forest import read_forest
 from ml_inference.workbench.packaging.readings import confusable
 from ml_inference.workbench.packaging.request import Report, Request
 from support.damage import edit_manifest

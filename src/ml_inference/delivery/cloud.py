@@ -24,8 +24,9 @@ from ml_inference.greengrass.session import Session
 from ml_inference.limits import CLOUD_ANSWER_SECONDS
 from ml_inference.logs import Occurrences
 
-SPILL_SECONDS = 1.0
-"""While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash."""
+SPILL_SECONDS = 0.2
+"""While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash. What a
+kill -9 costs then is at most what was scored within it."""
 LONGEST_NAP = 60.0
 MAX_EXPLAINED_REFUSALS = 3
 """Refusals in a row, over some 50 ms, that a full window alone does not explain."""

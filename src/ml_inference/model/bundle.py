@@ -15,6 +15,7 @@ from pathlib import Path
 
 import xgboost
 
+from ml_inference.model.forest import read_forest
 from ml_inference.model.golden import check_golden
 from ml_inference.model.manifest import (
     MANIFEST_FILE,
@@ -48,18 +49,21 @@ class Model:
     directory: Path
 
 
-def load_model(directory: Path, *, trusted_keys: Sequence[str] = (), expected: Manifest | None = None) -> Model:
+def load_model(
+    directory: Path, *, trusted_keys: Sequence[str] = (), expected: Manifest | None = None, walked: bool = False
+) -> Model:
     """Load a model directory.
 
     Checks, in this order: the manifest's own rules; its signature, if there are trusted keys; the booster's SHA-256; that
     neither manifest nor booster comes from a newer xgboost, and both from the same; number, names and order of the
-    features; the objective; the golden scores within 1e-5, of single readings and of sequences. Scoring the golden readings, one at a time as in operation, also
+    features; the objective; that its trees are sound, also where no golden reading comes by; the golden scores within 1e-5, of single readings and of sequences. Scoring the golden readings, one at a time as in operation, also
     warms the booster up (its first prediction is 3 to 6 times slower).
 
     Args:
         directory: Holds `manifest.json` and the booster.
         trusted_keys: Ed25519 public keys (base64); if there are any, one of them must have signed the manifest.
         expected: What the manifest must say; None for no such demand.
+        walked: Whether a child has walked the booster's trees already.
 
     Raises:
         ModelError: A check failed; the message begins with the check's name.
@@ -75,6 +79,8 @@ def load_model(directory: Path, *, trusted_keys: Sequence[str] = (), expected: M
     booster = parse_booster(data)
     _check_features(booster, manifest)
     _check_objective(booster, manifest)
+    if not walked:
+        read_forest(booster)
     model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.column_names)), directory=directory)
     check_golden(model.manifest, model.scorer)
     return model
@@ -92,9 +98,8 @@ def load_verified(directory: Path, *, trusted_keys: Sequence[str] = ()) -> Model
     Raises:
         ModelError: A check failed, or the booster crashed or hung the child.
     """
-    return load_model(
-        directory, trusted_keys=trusted_keys, expected=verify_in_child(directory, trusted_keys=trusted_keys)
-    )
+    expected = verify_in_child(directory, trusted_keys=trusted_keys)
+    return load_model(directory, trusted_keys=trusted_keys, expected=expected, walked=True)
 
 
 def parse_booster(data: bytes) -> xgboost.Booster:

@@ -267,6 +267,11 @@ class Manifest(Strict):
             value = values[feature.name]
             if isinstance(value, str) and value not in (feature.categories or ()):
                 raise ValueError(f"{where}: {feature.name!r} has no category {value!r}")
+            if isinstance(value, float | int) and not (
+                (feature.minimum is None or value >= feature.minimum)
+                and (feature.maximum is None or value <= feature.maximum)
+            ):
+                raise ValueError(f"{where}: {feature.name!r} is {value:g}, outside the feature's own limits")
             if value is None and not (feature.missing_allowed or feature.withholdable):
                 raise ValueError(f"{where}: {feature.name!r} must not be missing")
 

@@ -92,6 +92,8 @@ def _optional_timestamp(value: Any, info: ValidationInfo[Any]) -> str | None:
 def _correlation_id(value: Any) -> CorrelationId:
     if value is None or (isinstance(value, str) and len(value) <= MAX_CORRELATION_CHARACTERS):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        value = int(value)  # the classic nucleus makes floats of the integers in a JSON message
     if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return value
     raise PydanticCustomError(

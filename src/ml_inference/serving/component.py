@@ -317,9 +317,10 @@ class Component:
 
     def _watch(self, session: Session, *, first: bool) -> None:
         put = self._events.put
+        checks = session.watch_configuration_checks, _ConfigurationCheck
         watches: tuple[tuple[Callable[[Callable[..., None]], None], Callable[..., object]], ...] = (
             (session.watch_configuration, _ConfigurationChanged),
-            (session.watch_configuration_checks, _ConfigurationCheck),
+            *([checks] if self._settings.current.validate_configuration else []),
             (session.watch_component_updates, _ComponentUpdate),
         )
         for watch, event in watches:

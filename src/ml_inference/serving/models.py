@@ -66,8 +66,10 @@ class Models:
         """
         keys = tuple(configuration.trusted_keys)
         directory = configuration.model_directory
-        self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys))
-        self._challenger.want(Source(Path(configuration.challenger), keys) if configuration.challenger else None)
+        oldest = configuration.minimum_model_version
+        self._champion.want(Source(Path(directory) if directory else artifact_model_directory(), keys, oldest))
+        challenger = configuration.challenger
+        self._challenger.want(Source(Path(challenger), keys, oldest) if challenger else None)
         if not configuration.challenger:
             self.challenger_problem = None
         return bool(configuration.challenger)

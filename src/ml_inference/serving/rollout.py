@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model comes from and who must have signed it."""
+    """Where a model comes from, who must have signed it, and the oldest version that it may have."""
 
     directory: Path
     trusted_keys: tuple[str, ...] = ()
+    minimum_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class ModelSlot:
             if self._last_good:
                 self._last_good.keep_model(loaded.model)
         elif self._last_good and not self._has_model and self._last_good.model_directory.exists():
-            other = self._try(Source(self._last_good.model_directory, source.trusted_keys))
+            other = self._try(replace(source, directory=self._last_good.model_directory))
             loaded = replace(loaded, model=other.model)
         self._has_model |= loaded.model is not None
         self._loaded(loaded)
@@ -138,6 +140,7 @@ class ModelSlot:
         try:
             # A link may turn to another model at any moment; what it points to does not change.
             model = self._load(source.directory.resolve(), source.trusted_keys)
+            require_version(model.manifest.version, source.minimum_version)
         except ModelCheckDeferredError as error:
             self._retry.failed()
             self._retry_at = self._retry.at
@@ -149,6 +152,22 @@ class ModelSlot:
             return Loaded(source, None, f"{type(error).__name__}: {error}")
         self._retry.succeeded()
         return Loaded(source, model, None)
+
+
+def require_version(version: str, minimum: str) -> None:
+    """Refuse a model that is older than the configuration allows, such as a signed one that somebody brings back.
+
+    Raises:
+        ModelError: It is. Numbers in a version compare as numbers, `1.10` after `1.9`, and a missing part as 0.
+    """
+
+    def parts(text: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", re.split(r"[-+]", text, maxsplit=1)[0])]
+
+    mine, least = parts(version), parts(minimum)
+    length = max(len(mine), len(least))
+    if mine + [0] * (length - len(mine)) < least + [0] * (length - len(least)):
+        raise ModelError(f"version: {version} is older than MinimumModelVersion {minimum}")
 
 
 def load_checked(directory: Path, trusted_keys: Sequence[str]) -> Model:

@@ -14,7 +14,7 @@ from ml_inference.model.isolation import MEBIBYTE, IsolationError, run_isolated
 from ml_inference.model.manifest import ModelCheckDeferredError, ModelError, read_manifest
 from ml_inference.model.verification import verify_in_child
 from support.clocks import until
-from support.damage import copy_of, crashing, edit_manifest, filling, replace_booster
+from support.damage import copy_of, crashing, edit_manifest, filling, replace_booster, set_node
 
 SECONDS = 60.0
 pytestmark = pytest.mark.usefixtures("as_on_a_device")
@@ -187,3 +187,20 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child goes on")
     finally:
         parent.kill()
+
+
+def test_a_split_that_no_golden_reading_reaches_is_found_by_walking_the_trees(copied: Path) -> None:
+    booster = (copied / "booster.ubj").read_bytes()
+    replace_booster(copied, set_node(booster, "split_indices", 0, 1_000))
+    with pytest.raises(ModelError, match="tree 0 splits by a feature that does not exist"):
+        verify_in_child(copied)
+
+
+def test_limits_that_reject_a_models_own_golden_reading_are_refused(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    feature = manifest["features"][0]
+    golden = manifest["golden"][0]["reading"][feature["name"]]
+    features = [feature | {"maximum": golden - 1}, *manifest["features"][1:]]
+    edit_manifest(copied, features=features)
+    with pytest.raises(ModelError, match=r"golden\[0\]\.reading: .* outside the feature's own limits"):
+        verify_in_child(copied)

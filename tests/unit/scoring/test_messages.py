@@ -144,6 +144,11 @@ def test_the_correlation_id_is_kept_unchanged(mark: str | int) -> None:
     assert reading(NORMAL | {"correlation_id": mark}).correlation_id == mark
 
 
+def test_an_integer_that_the_classic_nucleus_made_a_float_is_echoed_as_an_integer() -> None:
+    mark = reading(NORMAL | {"correlation_id": 7.0}).correlation_id
+    assert (mark, type(mark)) == (7, int)
+
+
 @pytest.mark.parametrize("mark", [1.5, True, [], {}, "x" * 257, 2**63])
 def test_any_other_correlation_id_is_rejected(mark: Any) -> None:
     (error,) = rejection(json.dumps(NORMAL | {"correlation_id": mark}).encode()).errors

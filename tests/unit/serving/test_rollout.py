@@ -22,6 +22,7 @@ from ml_inference.serving.rollout import (
     artifact_model_directory,
     fingerprint,
     load_checked,
+    require_version,
 )
 from support.models import train_small
 
@@ -277,3 +278,30 @@ def test_what_was_last_good_stands_in_for_a_first_model_only(models: dict[str, P
         slot.want(Source(models["2.0.0"]))
         slot.want(Source(tmp_path / "nothing"))
     assert [loaded.model.manifest.version if loaded.model else None for loaded in told] == ["2.0.0", None]
+
+
+def test_a_model_older_than_the_configuration_allows_is_refused_wherever_it_lies(
+    slot: Slot, models: dict[str, Path]
+) -> None:
+    slot.slot.want(Source(models["1.0.0"], minimum_version="1.1"))
+    slot.slot.want(Source(models["2.0.0"], minimum_version="1.1"))
+    assert slot.versions() == [None, "2.0.0"]
+    assert slot.told[0].problem == "version: 1.0.0 is older than MinimumModelVersion 1.1"
+
+
+@pytest.mark.parametrize(
+    ("version", "minimum", "allowed"),
+    [
+        ("1.10.0", "1.9", True),
+        ("1.9.9", "1.10", False),
+        ("2.0", "2.0.0", True),
+        ("1.0.0-rc1", "1.0.0", True),
+        ("1", "", True),
+    ],
+)
+def test_versions_compare_by_their_numbers(version: str, minimum: str, allowed: bool) -> None:
+    if allowed:
+        require_version(version, minimum)
+    else:
+        with pytest.raises(ModelError, match="is older than"):
+            require_version(version, minimum)

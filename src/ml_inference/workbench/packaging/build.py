@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from ml_inference.model.bundle import MAX_BOOSTER_BYTES, booster_objective, booster_version, parse_booster, refuse_newer
-from ml_inference.model.manifest import Feature, Manifest, booster_feature_name, scores_agree
+from ml_inference.model.forest import Floats, Tree, read_forest, split_points, used_features
+from ml_inference.model.manifest import Feature, Manifest, ModelError, booster_feature_name, scores_agree
 from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import FloatArray, Score, Scorer
 from ml_inference.offline.sentinels import suspected
@@ -30,7 +31,6 @@ from ml_inference.offline.tables import (
 from ml_inference.scoring.readings import Reading, ReadingDecoder
 from ml_inference.workbench.packaging.archives import read_booster
 from ml_inference.workbench.packaging.errors import PackagingError
-from ml_inference.workbench.packaging.forest import Floats, Tree, read_forest, split_points, used_features
 from ml_inference.workbench.packaging.formats import HEAD_BYTES, Kind, kind_of, require_loadable
 from ml_inference.workbench.packaging.readings import confusable, golden_candidates
 from ml_inference.workbench.packaging.request import Report, Request
@@ -52,7 +52,7 @@ def build(request: Request) -> Report:
     source, content = _read_source(request)
     kind = require_loadable(content[:HEAD_BYTES], source)
     booster = _open(content)
-    forest = read_forest(booster)
+    forest = _forest(booster)
     features = _able(request, _features(request, booster), booster.feature_types)
     table = _Table.read(request, features) if request.data else None
     if table is not None:
@@ -70,7 +70,7 @@ def build(request: Request) -> Report:
         probes = golden_candidates(forest, Scorer(booster, len(features)), features, rows)
         content, kind = _cut(booster, rounds, probes), Kind.UBJSON
         booster = parse_booster(content)
-        forest = read_forest(booster)
+        forest = _forest(booster)
     scorer = Scorer(booster, len(features))
     manifest = write_model(
         request.out,
@@ -433,3 +433,10 @@ def _sentinels(features: Sequence[Feature], rows: FloatArray, points: Sequence[F
 def _shown(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _forest(booster: xgboost.Booster) -> list[Tree]:
+    try:
+        return read_forest(booster)
+    except ModelError as error:
+        raise PackagingError(str(error)) from error

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ml_inference.model.forest import Floats, Tree, split_points, used_features
 from ml_inference.model.manifest import Feature, Manifest, scores_agree
 from ml_inference.model.scorer import FloatArray, Scorer
-from ml_inference.workbench.packaging.forest import Floats, Tree, split_points, used_features
 
 MAX_READINGS = 128
 """As many as the writer looks at one by one."""

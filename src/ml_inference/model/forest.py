@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
-from ml_inference.workbench.packaging.errors import PackagingError
+from ml_inference.model.manifest import ModelError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -58,21 +58,21 @@ def read_forest(booster: xgboost.Booster) -> list[Tree]:
     """The booster's trees.
 
     Raises:
-        PackagingError: It has none (a linear booster), or one of them is not sound.
+        ModelError: It has none (a linear booster), or one of them is not sound.
     """
     document = json.loads(bytes(booster.save_raw("json")))
     machine = document["learner"]["gradient_booster"]
     # `dart` keeps its trees one level deeper.
     model = machine.get("gbtree", machine).get("model", {})
     if "trees" not in model:
-        raise PackagingError(f"booster: is a {machine.get('name')} booster; only boosters of trees are served")
+        raise ModelError(f"booster: is a {machine.get('name')} booster; only boosters of trees are served")
     if any(int(tree["tree_param"].get("size_leaf_vector", "1")) > 1 for tree in model["trees"]):
-        raise PackagingError(
+        raise ModelError(
             "booster: its trees have vector leaves (multi_strategy=multi_output_tree), whose scores xgboost cannot explain: "
             "train it with multi_strategy=one_output_per_tree"
         )
     if not model["trees"]:
-        raise PackagingError("booster: holds no trees")
+        raise ModelError("booster: holds no trees")
     features = booster.num_features()
     return [_read_tree(number, tree, features) for number, tree in enumerate(model["trees"])]
 
@@ -85,18 +85,18 @@ def _read_tree(number: int, held: Mapping[str, Any], features: int) -> Tree:
     gain = np.array(held["loss_changes"], dtype=np.float64)
     claimed = np.array(held["parents"], dtype=np.int64)
     if not len(left) or any(len(column) != len(left) for column in (right, feature, threshold, gain, claimed)):
-        raise PackagingError(f"booster: is damaged: the arrays of tree {number} differ in length")
+        raise ModelError(f"booster: is damaged: the arrays of tree {number} differ in length")
     parent = _walk(number, left, right)
     inner = parent != _LEAF
     if (claimed[inner] != parent[inner]).any():
-        raise PackagingError(f"booster: is damaged: tree {number} is not a tree")
+        raise ModelError(f"booster: is damaged: tree {number} is not a tree")
     tree = Tree(left, right, parent, feature, threshold, gain, _categories(held))
     splits = tree.splits
     if len(splits) and not ((feature[splits] >= 0) & (feature[splits] < features)).all():
-        raise PackagingError(f"booster: is damaged: tree {number} splits by a feature that does not exist")
+        raise ModelError(f"booster: is damaged: tree {number} splits by a feature that does not exist")
     leaves = np.setdiff1d(np.flatnonzero(left == _LEAF), splits)
     if not np.isfinite(threshold[leaves]).all():
-        raise PackagingError(f"booster: is damaged: a leaf of tree {number} is not a finite number")
+        raise ModelError(f"booster: is damaged: a leaf of tree {number} is not a finite number")
     return tree
 
 
@@ -113,7 +113,7 @@ def _walk(number: int, left: Ints, right: Ints) -> Ints:
             or len(np.unique(children)) < len(children)
             or (parent[children] != _LEAF).any()
         ):
-            raise PackagingError(f"booster: is damaged: tree {number} is not a tree")
+            raise ModelError(f"booster: is damaged: tree {number} is not a tree")
         parent[children] = np.concatenate((inner, inner))
         level = children
     return parent
