@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from greengrass_sandbox import BackgroundNucleus
 from support import told
 from support.clocks import SECONDS, until
-from support.dashboard import NAME, Dashboard
+from support.dashboard import NAME, PROJECT, Dashboard
 
 Start = Callable[..., Dashboard]
 
@@ -129,6 +130,26 @@ def test_without_a_nucleus_it_says_so_and_ends_with_1() -> None:
     )
     assert done.returncode == 1
     assert "started by a Greengrass nucleus" in done.stdout
+
+
+def test_the_artifact_holds_all_of_ours_that_it_imports(tmp_path: Path) -> None:
+    options = json.loads((PROJECT / "gdk-config.json").read_text())["component"][NAME]["build"]["options"]
+    for place, source in options["includes"].items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (PROJECT / source).is_dir() else shutil.copy
+        copy(PROJECT / source, tmp_path / place)  # type: ignore[operator]
+    # The path of the artifact comes before that of the checkout, and what it lacks would be found there.
+    check = "import sys, inference_dashboard.application; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('ml_inference', 'inference_dashboard')))"
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "src")},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(path.startswith(str(tmp_path)) for path in done.stdout.split())
 
 
 def test_it_imports_neither_xgboost_nor_numpy() -> None:
