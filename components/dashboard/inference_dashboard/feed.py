@@ -24,7 +24,7 @@ from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError
 from ml_inference.greengrass.session import Connector, Session, Subscription
 
 MAX_MESSAGES = 20_000
-MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """What may wait in the inbox: some ten seconds of all that a nucleus carries."""
 EXIT_CANNOT_START = 1
 
