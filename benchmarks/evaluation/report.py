@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from evaluation import drift
+from evaluation.cases import jobs
 from evaluation.judge import (
     FITTING,
     NAMED_WITHIN,
@@ -69,6 +70,9 @@ def page(lines: Sequence[Line], model: Model, *, quick: bool, seed: int) -> str:
         ),
         "In brackets: the interval of 95 %, by drawing machines with replacement. What each figure means stands below.",
     ]
+    left_out = sorted({job.case for job in jobs(quick=quick, seed=seed)} - {line.job.case for line in lines})
+    if left_out:
+        parts.append("Not run for this page: " + "; ".join(left_out) + ".")
     if any(tallies.get(case) for case in _TIMES):
         parts += ["## Equipment", _over_time(tallies)]
     if tallies.get("minute"):

@@ -97,3 +97,4 @@ def test_the_command_writes_the_page_of_the_cases_that_are_asked_for(model: Path
     name = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["name"]
     assert f"Alarms of `{name}` 1.0.0 on simulated lines" in text
     assert "the same, a reading a minute" in text
+    assert "Not run for this page: 1 Hz; all sensors" in text
