@@ -259,6 +259,9 @@ class Pipeline:
         ]
         waiting = [one for one in observed if isinstance(one, _Waiting)]
         rows = self._rows(waiting) if waiting else []
+        for held in waiting:
+            if held.seen is None or not held.seen.missing:
+                self._drift.add(held.reading.values)
         scored = iter(
             [
                 self._unscored(held.reading, score, held.index)
