@@ -20,8 +20,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from greengrass_sandbox import BackgroundNucleus
-from greengrass_sandbox.nucleus import Nucleus
+from greengrass_sandbox import BackgroundNucleus, Nucleus
 
 MACHINES = 2_000
 BATCH = 20
