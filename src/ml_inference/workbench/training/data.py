@@ -238,6 +238,8 @@ def _first(table: Table, name: str) -> str:
 def _because(missing: Mapping[str, int], rows: int) -> str:
     """Where dropping rows took the data away, which column to leave out."""
     most = max(missing, key=lambda name: missing[name], default=None)
-    if most is None or missing[most] < rows / 4:
+    if most is None:
         return ""
-    return f" ({most!r} is missing in {missing[most]} of {rows} rows; leave it out with --exclude)"
+    if missing[most] < rows / 4:
+        return " (rows that lack a value were dropped; --allow-missing all uses them)"
+    return f" ({most!r} is missing in {missing[most]} of {rows} rows: leave it out with --exclude, or use rows with gaps with --allow-missing)"
