@@ -27,6 +27,8 @@ MACHINE_COLUMN = "equipment_id"
 
 MOST_LABELS_LOST = 0.5
 """Share of rows without a label beyond which a training stops: most of the file would say nothing."""
+MOST_TIMES_LOST = 0.5
+"""Share of rows whose time cannot be read beyond which the column is something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
     for name, role in roles.items():
         if name not in table.names:
             raise TrainingError(f"there is no column {name!r} for {role}; the table has {', '.join(table.names[:20])}")
+    for name, found in table.times.items():
+        if len(found.unreadable) > MOST_TIMES_LOST * table.rows:
+            raise TrainingError(f"the column {name!r} holds no times: {next(iter(found.unreadable.values()))}")
     labels = _labels(table, request)
     choice = choose_features(
         table,
@@ -117,7 +122,7 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
     machines = groups
     if groups is None and MACHINE_COLUMN in table.texts:
         machines = table.texts[MACHINE_COLUMN].at(rows)
-    found = None if request.time is None else table.times[request.time]
+    time = None if request.time is None else table.times[request.time]
     return Data(
         choice=choice,
         values=values[rows],
@@ -126,8 +131,8 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         missing=missing,
         groups=groups,
         machines=machines,
-        seconds=None if found is None else found.values[rows],
-        in_seconds=found is not None and found.in_seconds,
+        seconds=None if time is None else time.values[rows],
+        in_seconds=time is not None and time.in_seconds,
         files=table.files.codes[rows],
         sensor_fault=_sensor_fault(table, request, rows),
     )
