@@ -5,6 +5,7 @@ What has been scored is kept, so that an evaluation that was interrupted goes on
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -65,7 +66,8 @@ def _lines(chosen: Sequence[Job], arguments: argparse.Namespace) -> list[Line]:
     began, done = time.monotonic(), 0
     lines: list[Line | None] = [None] * len(chosen)
     total = sum(job.readings for job in chosen)
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    # A forked child of a process that has used OpenMP (to verify the model) can wait for its threads for ever.
+    with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         # The longest ones first, so that no process is left alone with one in the end.
         order = sorted(range(len(chosen)), key=lambda index: -chosen[index].readings)
         futures = {pool.submit(run, chosen[index], arguments.model, arguments.kept): index for index in order}
