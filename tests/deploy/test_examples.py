@@ -160,7 +160,8 @@ def test_account_region_bucket_and_group_are_written_in_one_place(site: Path, co
     done = fill_in(site, command, author="Acme", **values)
     assert done.returncode == 0, done.stderr
     written = {path.relative_to(site / "site"): path.read_text() for path in (site / "site").rglob("*.json")}
-    assert set(written) == {path.relative_to(EXAMPLES) for path in DEPLOYMENTS + POLICIES}
+    dashboards = sorted((EXAMPLES / "grafana").glob("*.json"))
+    assert set(written) == {path.relative_to(EXAMPLES) for path in DEPLOYMENTS + POLICIES + dashboards}
     text = "".join(written.values())
     for example in ("123456789012", "eu-central-1", "greengrass-components", "thinggroup/gateways", "my-gateway"):
         assert example not in text

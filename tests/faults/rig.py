@@ -25,7 +25,7 @@ from faults.books import GARBAGE, Books, Sent
 from faults.schedule import Schedule
 from greengrass_sandbox import DeploymentError, Message, Nucleus, ProfileName, Tap
 from ml_inference.model.bundle import load_model
-from support.line import NAME, QUICK, REQUEST, STOP_SECONDS, own_recipe
+from support.line import CONTROL, NAME, QUICK, REQUEST, STOP_SECONDS, own_recipe
 from support.models import ABNORMAL, NORMAL, train_small
 
 TIMING = QUICK | {
@@ -187,7 +187,7 @@ class Rig:
         topics = [
             each.resource
             for each in self.nucleus.subscriptions
-            if each.component == NAME and each.operation == "SubscribeToTopic"
+            if each.component == NAME and each.operation == "SubscribeToTopic" and each.resource != CONTROL
         ]
         items = self.books.open_items(schedule)
         if connections != 1 or topics != [REQUEST]:

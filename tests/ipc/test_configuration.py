@@ -167,7 +167,10 @@ def test_an_unknown_key_is_a_warning(line: Line) -> None:
 
 
 @pytest.mark.parametrize("profile", ["classic"])
-def test_on_classic_a_wrong_value_fails_the_deployment(line: Line) -> None:
+def test_on_classic_a_wrong_value_fails_the_deployment_where_that_is_wanted(make_line: MakeLine) -> None:
+    line = make_line(start=False)
+    line.configure(ValidateConfiguration=True)
+    line.start()
     with pytest.raises(DeploymentError, match="rejected its configuration: Threshold: Input should be a valid number"):
         line.configure(Threshold="high")
     assert score(line)["threshold"] == 0.5

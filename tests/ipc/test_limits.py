@@ -25,6 +25,12 @@ MEBIBYTE = 1024 * 1024
 DEEP = "[" * 10_000 + "]" * 10_000
 
 
+@pytest.fixture
+def line(make_line: MakeLine) -> Line:
+    """Events are injected into every subscription: there is to be one."""
+    return make_line(ControlTopic="")
+
+
 def deliver(line: Line, kind: str, content: str) -> None:
     """Send the component's subscription an event as text, which may be more than Python's own JSON can write."""
     body = f'{{"message":{content},"context":{{"topic":"ml/inference/request"}}}}'

@@ -23,6 +23,7 @@ from support.nursery import Child, Nursery
 ROOT = Path(__file__).parents[2]
 NAME = "com.example.MLInference"
 REQUEST = "ml/inference/request"
+CONTROL = "ml/inference/control"
 STOP_SECONDS = 4.0
 """Promised from SIGTERM to the end; the classic nucleus kills after 5."""
 QUICK = {"tick": 0.05, "first_reconnect": 0.02, "longest_reconnect": 0.2, "model_poll": 0.1}
@@ -189,11 +190,11 @@ class Line:
 
     @property
     def subscriptions(self) -> list[str]:
-        """Topics to which the component is subscribed, as the nucleus sees it."""
+        """Topics of readings to which the component is subscribed, as the nucleus sees it."""
         return [
             each.resource
             for each in self.nucleus.subscriptions
-            if each.component == NAME and each.operation == "SubscribeToTopic"
+            if each.component == NAME and each.operation == "SubscribeToTopic" and each.resource != CONTROL
         ]
 
     @property

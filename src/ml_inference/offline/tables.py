@@ -376,7 +376,7 @@ def _of_text(cells: Sequence[str], decimal: str) -> Numbers:
         if number is not None and abs(number) <= MAX_FLOAT32:
             values[position] = number
         elif text.lower() not in MISSING:
-            texts[position] = written[position].strip()[:80]
+            texts[position] = written[position].strip()
     return Numbers(values, texts)
 
 
@@ -388,7 +388,7 @@ def _of_json(cells: Sequence[Any]) -> Numbers:
         if type(cell) in (int, float) and abs(cell) <= MAX_FLOAT32:
             values[position] = cell
         elif cell is not None and cell != "":
-            texts[position] = json.dumps(cell, default=str)[:80]
+            texts[position] = json.dumps(cell, default=str)
     return Numbers(values, texts)
 
 
