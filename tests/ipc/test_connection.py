@@ -40,7 +40,10 @@ def test_a_lost_connection_is_opened_again_with_the_same_token_and_nothing_comes
     assert (health["counters"]["received"], health["counters"]["scored"], health["cloud"]["delivered"]) == (10, 10, 10)
     assert line.results.here() == []
     # What was delivered when the connection broke, and not confirmed, comes again with its id.
-    cloud = {message["id"]: message["correlation_id"] for message in line.cloud.here()}
+    cloud: dict[str, Any] = {}
+    while len(cloud) < 10:  # on lite the last ones are half a round trip away
+        message = line.cloud.next()
+        cloud[message["id"]] = message["correlation_id"]
     assert sorted(cloud.values()) == list(range(10))
 
 
