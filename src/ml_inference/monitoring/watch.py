@@ -316,6 +316,9 @@ class Watch:
             return seen
         if valid and not machine.known:
             self.machines.count_valid(machine, step)
+            if machine.known:  # what has failed before is told now
+                for column, reason in list((state.faulty or {}).items()):
+                    self._sensor_changed(machine, column, reason, seconds)
         suspicious = begins_anew = False
         if self._sensors.active and not quiet:
             if state.faulty and any(column in state.faulty for column, _ in self._running):
@@ -556,7 +559,15 @@ class Watch:
             share = max(grown[column], 0.0) / total + BASE_SHARE
             return share * (1.0 if own is None else own.unusual(column))
 
-        largest = sorted(range(len(grown)), key=weight_of, reverse=True)[:REASONS]
+        largest = sorted(range(len(grown)), key=weight_of, reverse=True)
+        if own is not None and len(largest) > 1:
+            # A sensor that the model finds explained by another (a high load by its heat) contributes little. The one that left
+            # the machine's own normal the most is named, too.
+            farthest = max(largest[1:], key=own.unusual)
+            if own.unusual(farthest) > own.unusual(largest[1]):
+                largest.remove(farthest)
+                largest.insert(1, farthest)
+        largest = largest[:REASONS]
         features = self._manifest.features
         return tuple(
             Reason(

@@ -149,6 +149,14 @@ def test_a_stuck_sensor_is_named_and_withheld_and_the_machine_is_not_blamed(mode
     assert line.of("sensor")[-1] == ("closed", "rVibration_Temp")
 
 
+def test_a_sensor_that_was_broken_before_its_machine_was_known_is_told_once_it_is(model: Model) -> None:
+    line = Line(model, step=1.0)
+    line.run(NORMAL | {"rVibration_Temp": 140.0}, 9, exact=["rVibration_Temp"])
+    assert line.of("sensor") == []
+    line.run(NORMAL | {"rVibration_Temp": 140.0}, 3, exact=["rVibration_Temp"])
+    assert line.of("sensor") == [("opened", "rVibration_Temp")]
+
+
 def test_a_sensor_that_a_gateway_merely_repeats_is_not_stuck(model: Model) -> None:
     line = Line(model)
     line.run(NORMAL, 30, exact=["rVibration_Temp"], held=["rVibration_Temp"])
