@@ -29,7 +29,7 @@ demo:  ## the whole line on this machine: simulator, component, nucleus stand-in
 
 # Two more workers than cores, since tests wait for processes.
 test: $(READY)  ## all tests
-	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff, mypy --strict and the spelling
 	@$(BIN)/ruff check .

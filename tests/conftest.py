@@ -14,6 +14,12 @@ from ml_inference.model.bundle import Model, load_model
 from support.models import train_small
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: a long one that begins last would keep one core busy and the others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the test starts find no scikit-learn, which XGBoost would import: half a second for each."""
