@@ -315,10 +315,7 @@ class Watch:
             seen.off, seen.quiet = off, quiet
             return seen
         if valid and not machine.known:
-            self.machines.count_valid(machine, step)
-            if machine.known:  # what has failed before is told now
-                for column, reason in list((state.faulty or {}).items()):
-                    self._sensor_changed(machine, column, reason, seconds)
+            self._become_known(machine, state, step, seconds)
         suspicious = begins_anew = False
         if self._sensors.active and not quiet:
             if state.faulty and any(column in state.faulty for column, _ in self._running):
@@ -368,6 +365,13 @@ class Watch:
         faulty = state.faulty or ()
         # What a broken sensor says is no reason to believe that a machine stands still.
         return not all(column in faulty or holds(condition, values[column]) for column, condition in self._running)
+
+    def _become_known(self, machine: WatchedMachine, state: SensorState, step: float, seconds: float) -> None:
+        """Count valid time; once that makes the machine known, what has failed before is told."""
+        self.machines.count_valid(machine, step)
+        if machine.known:
+            for column, reason in list((state.faulty or {}).items()):
+                self._sensor_changed(machine, column, reason, seconds)
 
     def _sensor_changed(self, machine: WatchedMachine, column: int, reason: str | None, seconds: float) -> None:
         name = self._feature_names[column]

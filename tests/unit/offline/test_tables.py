@@ -208,7 +208,7 @@ def test_a_packed_table_is_read_as_the_plain_one(table: Path, pack: Any) -> None
         ("a,b\n1,2\n".encode("utf-16-le"), "name its encoding, such as --encoding utf-16-le"),
         (b'a,b\n1,2\n"1,2\n3,4\n', "line 3: is not CSV: a quote opens here and does not close"),
         (b'a,b\n"x"y,2\n', "line 2: is not CSV: ',' expected after '\"'"),
-        (gzip.compress(b"a,b\n" + b"1,2\n" * 1000)[:-12], "gzip data is damaged or cut short"),
+        (gzip.compress(b"a,b\n" + b"1,2\n" * 1000, mtime=0)[:-12], "gzip data is damaged or cut short"),
         (b"PK\x03\x04....", "is a ZIP archive or an Excel workbook"),
         (b"PAR1....", "is not sound Parquet"),
         (b'{\n "a": 1\n}\n', "one JSON document over many lines"),
@@ -296,7 +296,7 @@ def test_files_of_folders_are_one_table_in_the_order_of_their_numbers(tmp_path: 
     for name in ("10.csv", "2.csv", "sub/1.CSV.gz", ".hidden.csv", "notes.md"):
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(b"a\n1\n") if name.endswith("gz") else b"a\n2\n")
+        path.write_bytes(gzip.compress(b"a\n1\n", mtime=0) if name.endswith("gz") else b"a\n2\n")
     files = table_files([tmp_path / "data"])
     assert [file.name for file in files] == ["2.csv", "10.csv", "1.CSV.gz"]
     found = list(read_documents(files, Dialect(file_column="experiment")))
@@ -338,7 +338,7 @@ def test_the_parts_of_json_lines_are_the_whole_in_order(table: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b'a,b\n1,"x\ny"\n' * 10, b"", gzip.compress(b"a\n1\n" * 9), "a\n1\n".encode("utf-16")]
+    "content", [b'a,b\n1,"x\ny"\n' * 10, b"", gzip.compress(b"a\n1\n" * 9, mtime=0), "a\n1\n".encode("utf-16")]
 )
 def test_what_cannot_be_cut_at_the_end_of_any_line_stays_whole(table: Path, content: bytes) -> None:
     assert split_table(write(table, content), 4) == [Part()]
