@@ -307,7 +307,8 @@ def test_a_categorical_feature_is_warned_of(tmp_path: Path) -> None:
     data = xgboost.DMatrix(rows, label=label, feature_types=["c", "q"], enable_categorical=True)
     booster = xgboost.train({"max_depth": 3, "max_cat_to_onehot": 1}, data, 5)
     report = package(saved(tmp_path / "b.ubj", booster), tmp_path / "model", features=LETTERS[:2])
-    assert any(warning.startswith("categorical, so messages must carry their codes") for warning in report.warnings)
+    coded = "categorical, so messages must carry their codes; --categories NAME=A,B,... names them: a"
+    assert coded in report.warnings
     assert not any("exchanged" in warning for warning in report.warnings)
 
 

@@ -77,7 +77,8 @@ def test_probabilities_of_rare_failures_are_probabilities(table: Path) -> None:
     training = quick(table)
     truth = training.data.target.values[training.fit.validated]
     # Reweighted classes would say a third where it is some percent.
-    assert training.fit.scores.mean() == pytest.approx(truth.mean(), rel=0.25)
+    # Reweighted classes would say a third where it is some percent.
+    assert training.fit.scores.mean() == pytest.approx(truth.mean(), rel=0.2)
 
 
 def test_the_booster_holds_the_users_names_as_far_as_xgboost_can(table: Path) -> None:
