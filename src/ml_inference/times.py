@@ -7,16 +7,9 @@ month in either order, an hour that a clock change repeats) is refused with the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
-from typing import Any, TypeAlias
+from typing import Any
 from zoneinfo import ZoneInfo
-
-import numpy as np
-import numpy.typing as npt
-
-Float64Array: TypeAlias = npt.NDArray[np.float64]
 
 RULE = (
     "should be ISO 8601 such as 2026-03-28T12:00:00.5+09:00, a date of 8, 12 or 14 digits such as 20260328120000, "
@@ -28,12 +21,10 @@ MILLISECONDS = 1e11
 March 1973, and so for each finer unit."""
 MICROSECONDS = 1e14
 NANOSECONDS = 1e17
-_TOO_LARGE = 1e20
+TOO_LARGE = 1e20
+"""From here on a number is no time in any unit."""
 
-FIRST_EPOCH = 1e8
-"""A column of numbers that begins below it counts something else than seconds since 1970 (it would be before March 1973)."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _USUAL_LENGTH = 24
 _YEARS = range(1900, 2101)
 """Digits form a date only within these years."""
@@ -54,28 +45,12 @@ _BASIC = re.compile(
     re.ASCII,
 )
 _DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(?:(\d\d)(\d{3}|\d{6})?)?)?", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _ZONE = re.compile(r"(?:UTC)?([+-])(\d\d):?(\d\d)?", re.ASCII)
-_UNIFORM = "0123456789-:T. "
 
 
 class TimeError(ValueError):
     """What is no time; the message completes "the time ..."."""
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """A column of times.
-
-    Attributes:
-        values: Shape (n,): seconds since 1970 in UTC, or a count; NaN where there is none.
-        in_seconds: Whether the values are seconds. A count (of cycles, of hours in use) is not.
-        unreadable: By position, what is wrong with a value that is no time. An empty one is not among them.
-    """
-
-    values: Float64Array
-    in_seconds: bool
-    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 def time_zone(name: str) -> tzinfo:
@@ -119,9 +94,9 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc) -> datetime:
         if (moment := _of_usual(value)) is not None:
             return moment
         text = value.strip()
-        if text.isdigit() and (moment := _of_digits(text, zone)):
+        if text.isdigit() and (moment := date_of_digits(text, zone)):
             return moment
-        if _NUMBER.fullmatch(text):
+        if NUMBER.fullmatch(text):
             # `int` keeps all digits of nanoseconds.
             return _of_number(int(text) if text.isdigit() else float(text), zone)
         return _of_text(text, zone)
@@ -132,7 +107,7 @@ def parse_time(value: Any, zone: tzinfo = timezone.utc) -> datetime:
 
 def forms_date(number: float) -> bool:
     """Whether the digits of a number form a date, such as 20260328 and 20260328120000."""
-    return _of_digits(_digits(number), timezone.utc) is not None
+    return date_of_digits(digits_of(number), timezone.utc) is not None
 
 
 def parse_timestamp(value: Any, zone: tzinfo = timezone.utc) -> str:
@@ -146,93 +121,6 @@ def parse_timestamp(value: Any, zone: tzinfo = timezone.utc) -> str:
         TimeError: It is no time.
     """
     return parse_time(value, zone).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def parse_times(cells: Sequence[Any], zone: tzinfo = timezone.utc) -> Times:
-    """A whole column of times at once; see `TimeColumn`.
-
-    Raises:
-        TimeError: The numbers are in several units, or only some of them form dates.
-    """
-    column = TimeColumn(zone)
-    column.add(cells)
-    return column.times()
-
-
-class TimeColumn:
-    """A column of times, or of a count that grows with time, read piece by piece.
-
-    The same rules as for one time, but for numbers: these are seconds since 1970 only if the smallest is after March 1973,
-    else a count; and all of them are in one unit.
-
-    Args:
-        zone: Of times without an offset.
-    """
-
-    def __init__(self, zone: tzinfo = timezone.utc) -> None:
-        self._zone = zone
-        self._values: list[Float64Array] = []
-        self._numbers: list[npt.NDArray[np.intp]] = []
-        self._rows = 0
-        self._moments = 0
-        self._dates = 0
-        self._unreadable: dict[int, str] = {}
-
-    def add(self, cells: Sequence[Any]) -> None:
-        """More of the column: text, numbers, or None (and "") where there is no time."""
-        values = _uniform(cells, self._zone)
-        if values is None:
-            values = np.full(len(cells), np.nan)
-            numbers: list[int] = []
-            for position, cell in enumerate(cells):
-                if cell is None or cell == "" or cell != cell:  # noqa: PLR0124 - NaN
-                    continue
-                try:
-                    if self._add(cell, values, position):
-                        numbers.append(position)
-                except TimeError as error:
-                    self._unreadable[self._rows + position] = f"{str(cell)[:40]!r} {error}"
-            self._numbers.append(np.array(numbers, dtype=np.intp) + self._rows)
-        else:
-            self._moments += len(values)
-        self._values.append(values)
-        self._rows += len(values)
-
-    def _add(self, cell: Any, values: Float64Array, position: int) -> bool:
-        """Whether the cell is a number that forms no date: what it counts depends on the others."""
-        number = _number(cell)
-        if number is None:
-            values[position] = (parse_time(cell, self._zone) - _EPOCH).total_seconds()
-            self._moments += 1
-            return False
-        if moment := _of_digits(_digits(number), self._zone):
-            values[position] = (moment - _EPOCH).total_seconds()
-            self._moments += 1
-            self._dates += 1
-            return False
-        values[position] = number
-        return True
-
-    def times(self) -> Times:
-        """The column as a whole.
-
-        Raises:
-            TimeError: The numbers are in several units, or only some of them form dates.
-        """
-        values = np.concatenate([np.empty(0), *self._values])
-        numbers = np.concatenate([np.empty(0, dtype=np.intp), *self._numbers])
-        if not len(numbers):
-            return Times(values, in_seconds=True, unreadable=self._unreadable)
-        found = values[numbers]
-        smallest, largest = float(found.min()), float(found.max())
-        if self._dates:
-            raise TimeError(f"{smallest:.15g} is no date, though others of the column are dates of 8, 12 or 14 digits")
-        if smallest < FIRST_EPOCH and not self._moments:
-            return Times(values, in_seconds=False, unreadable=self._unreadable)
-        if smallest < FIRST_EPOCH or _unit(smallest) != _unit(largest) or largest >= _TOO_LARGE:
-            raise TimeError(f"{smallest:.15g} and {largest:.15g} are not one kind of time: it {RULE}")
-        values[numbers] = found / _unit(smallest)
-        return Times(values, in_seconds=True, unreadable=self._unreadable)
 
 
 def _of_usual(text: str) -> datetime | None:
@@ -273,21 +161,21 @@ def _offset(text: str | None) -> tzinfo | None:
 
 
 def _of_number(number: float, zone: tzinfo) -> datetime:
-    if moment := _of_digits(_digits(number), zone):
+    if moment := date_of_digits(digits_of(number), zone):
         return moment
-    if not abs(number) < _TOO_LARGE:
+    if not abs(number) < TOO_LARGE:
         raise TimeError(RULE)
-    unit = _unit(number)
+    unit = unit_of(number)
     try:
         if isinstance(number, int):
             # In whole numbers, since a float holds nanoseconds of today only to a quarter of a microsecond.
-            return _EPOCH + timedelta(microseconds=number * 1_000_000 // unit)
-        return _EPOCH + timedelta(seconds=number / unit)
+            return EPOCH + timedelta(microseconds=number * 1_000_000 // unit)
+        return EPOCH + timedelta(seconds=number / unit)
     except OverflowError as error:
         raise TimeError("is outside the years 1 to 9999") from error
 
 
-def _of_digits(digits: str, zone: tzinfo) -> datetime | None:
+def date_of_digits(digits: str, zone: tzinfo) -> datetime | None:
     """The date that 8, 12 or 14 digits form (or 17 or 20, down to milliseconds or microseconds); None for other numbers."""
     found = _DIGITS.fullmatch(digits)
     if found is None or int(found[1]) not in _YEARS:
@@ -310,26 +198,14 @@ def _in_utc(moment: datetime, zone: tzinfo) -> datetime:
         raise TimeError("is outside the years 1 to 9999") from error
 
 
-def _number(cell: Any) -> float | int | None:
-    """The number that a cell holds, in text or not; None for other text."""
-    if isinstance(cell, str):
-        text = cell.strip()
-        if text.isdecimal() and text.isascii():
-            return int(text)
-        return float(text) if _NUMBER.fullmatch(text) else None
-    if isinstance(cell, (int, float)) and not isinstance(cell, bool):
-        return cell
-    return None
-
-
-def _digits(number: float) -> str:
+def digits_of(number: float) -> str:
     """The digits of a whole number that is not negative; "" of any other."""
-    if 0 <= number < _TOO_LARGE and number == int(number):
+    if 0 <= number < TOO_LARGE and number == int(number):
         return str(int(number))
     return ""
 
 
-def _unit(number: float) -> int:
+def unit_of(number: float) -> int:
     """How many of the number's units a second has."""
     size = abs(number)
     if size < MILLISECONDS:
@@ -337,25 +213,3 @@ def _unit(number: float) -> int:
     if size < MICROSECONDS:
         return 1_000
     return 1_000_000 if size < NANOSECONDS else 1_000_000_000
-
-
-def _uniform(cells: Sequence[Any], zone: tzinfo) -> Float64Array | None:
-    """The same for a column that is written alike throughout, as most are: twenty times faster, or None."""
-    if not cells or zone is not timezone.utc or not all(isinstance(cell, str) for cell in cells):
-        return None
-    first = cells[0]
-    suffix = next((end for end in ("Z", "+00:00") if first.endswith(end)), "")
-    cut = len(first) - len(suffix)
-    if not 19 <= cut <= 26 or first[4:5] != "-" or {len(cell) for cell in cells} != {len(first)}:  # noqa: PLR2004 - to the second, to the microsecond
-        return None
-    if suffix and not all(cell.endswith(suffix) for cell in cells):
-        return None
-    bare = [cell[:cut] for cell in cells] if suffix else list(cells)
-    if "".join(bare).strip(_UNIFORM):
-        return None
-    try:
-        moments = np.array(bare, dtype="datetime64[us]")
-    except ValueError:
-        return None
-    seconds: Float64Array = moments.astype(np.int64) / 1e6
-    return seconds

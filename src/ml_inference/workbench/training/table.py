@@ -26,8 +26,9 @@ from ml_inference.offline.tables import (
     table_files,
     texts_of,
 )
-from ml_inference.times import TimeColumn, TimeError, Times
+from ml_inference.times import TimeError
 from ml_inference.workbench.training import TrainingError
+from ml_inference.workbench.training.time_column import TimeColumn, Times
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 NumberArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
