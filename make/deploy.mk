@@ -1,7 +1,7 @@
 # Locking, building and deploying; a fragment of the Makefile.
 
 GDK ?= gdk
-COMPONENTS := . components/simulator components/dashboard components/model
+COMPONENTS := . components/simulator components/dashboard components/bridge components/model
 # The projects that deploy-local deploys, and the one that wheelhouse fetches for.
 DEPLOY ?= .
 PROJECT ?= .
@@ -22,6 +22,7 @@ lock: $(READY)  ## write the lock files: of a device, of the simulator, of a dev
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) components/simulator/requirements.in --constraints requirements.lock -o components/simulator/requirements.lock
 	$(COMPILE) components/dashboard/requirements.in --constraints requirements.lock -o components/dashboard/requirements.lock
+	$(COMPILE) components/bridge/requirements.in --constraints requirements.lock -o components/bridge/requirements.lock
 	$(COMPILE) pyproject.toml components/simulator/requirements.in components/dashboard/requirements.in packages/greengrass-sandbox/pyproject.toml --extra cli \
 		--constraints requirements.lock -o requirements-demo.lock
 	$(COMPILE) pyproject.toml --extra dev --no-emit-package ml-inference -o requirements-dev.lock

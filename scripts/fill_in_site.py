@@ -18,6 +18,7 @@ from typing import Any
 PROJECTS = {
     "com.example.MLInference": ".",
     "com.example.MLInference.Model": "components/model",
+    "com.example.MLInference.Bridge": "components/bridge",
     "com.example.MLInference.Dashboard": "components/dashboard",
     "com.example.SensorSimulator": "components/simulator",
 }

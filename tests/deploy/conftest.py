@@ -103,6 +103,7 @@ def built(make_checkout: MakeCheckout, build: Callable[..., Path]) -> dict[str, 
     """The build of each component; nobody changes it."""
     copy = make_checkout()
     return {
+        "bridge": build(copy / "components" / "bridge"),
         "dashboard": build(copy / "components" / "dashboard"),
         "inference": build(copy),
         "model": build(copy / "components" / "model"),

@@ -165,7 +165,7 @@ def test_account_region_bucket_and_group_are_written_in_one_place(site: Path, co
     text = "".join(written.values())
     for example in ("123456789012", "eu-central-1", "greengrass-components", "thinggroup/gateways", "my-gateway"):
         assert example not in text
-    for project in (".", "components/model", "components/dashboard", "components/simulator"):
+    for project in (".", "components/bridge", "components/model", "components/dashboard", "components/simulator"):
         ((_, component),) = json.loads((site / project / "gdk-config.json").read_text())["component"].items()
         assert component["publish"] == {"bucket": "acme", "region": "us-west-2"}
         assert component["author"] == "Acme"

@@ -26,6 +26,7 @@ def gdk() -> str:
     ("project", "component"),
     [
         (".", "inference"),
+        ("components/bridge", "bridge"),
         ("components/dashboard", "dashboard"),
         ("components/model", "model"),
         ("components/simulator", "simulator"),

@@ -31,7 +31,7 @@ def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_PROFILE", raising=False)
 
 
-@pytest.mark.parametrize("component", ["dashboard", "inference", "model", "simulator"])
+@pytest.mark.parametrize("component", ["bridge", "dashboard", "inference", "model", "simulator"])
 def test_an_artifact_comes_back_from_s3_with_the_digest_that_a_nucleus_checks(
     checkout: Path, built: dict[str, Path], component: str
 ) -> None:
@@ -64,7 +64,7 @@ def test_an_artifact_comes_back_from_s3_with_the_digest_that_a_nucleus_checks(
 
 
 def test_the_bucket_of_a_publisher_has_a_name_that_s3_takes(checkout: Path) -> None:
-    for project in (".", "components/dashboard", "components/model", "components/simulator"):
+    for project in (".", "components/bridge", "components/dashboard", "components/model", "components/simulator"):
         ((_, config),) = json.loads((checkout / project / "gdk-config.json").read_text())["component"].items()
         bucket = f"{config['publish']['bucket']}-{config['publish']['region']}-{ACCOUNT}"
         assert len(bucket) <= 63

@@ -15,8 +15,9 @@ import yaml
 from greengrass_sandbox import load_recipe, profile_named
 from ml_inference.config import Configuration
 
-COMPONENTS = ("dashboard", "inference", "model", "simulator")
+COMPONENTS = ("bridge", "dashboard", "inference", "model", "simulator")
 PROJECTS = {
+    "bridge": "components/bridge",
     "dashboard": "components/dashboard",
     "inference": ".",
     "model": "components/model",
@@ -215,7 +216,10 @@ def test_a_list_of_the_configuration_stays_below_lites_limit_of_a_leaf(recipe: R
 
 
 def test_locks_pin_everything_by_hash_and_name_no_package_index(checkout: Path) -> None:
-    for path in ("requirements.lock", *(f"components/{name}/requirements.lock" for name in ("dashboard", "simulator"))):
+    for path in (
+        "requirements.lock",
+        *(f"components/{name}/requirements.lock" for name in ("bridge", "dashboard", "simulator")),
+    ):
         text = (checkout / path).read_text()
         pins = [
             line

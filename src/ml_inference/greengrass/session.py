@@ -271,6 +271,23 @@ class Session:
             raise CallFailedError("read the configuration", classify(error)) from error
         return dict(response.value or {})
 
+    def secret(self, name: str) -> str:
+        """The text of a secret that the secret manager component holds on this device.
+
+        Args:
+            name: The secret's name or ARN.
+
+        Raises:
+            CallFailedError: There is none, the recipe's accessControl does not allow it, or the nucleus does not answer.
+        """
+        request = ipc.GetSecretValueRequest(secret_id=name)
+        try:
+            response = self._wait_for(_ask(self._client.new_get_secret_value, request))
+        except Exception as error:
+            raise CallFailedError(f"read the secret {name!r}", classify(error)) from error
+        value = response.secret_value
+        return (value.secret_string if value else None) or ""
+
     def watch_configuration(self, on_change: Callable[[], None]) -> None:
         """Be told of every change of the configuration; events may come twice.
 

@@ -1,0 +1,194 @@
+"""An OPC UA server as a source, by subscription, and as a way out to nodes of an allow-list: asyncua in a loop of its own.
+
+What the server may send is set by the mapping alone: node ids are made of it and of the mapping's machines, never of a message's
+text. The server's certificate is the configured one or there is no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+from asyncua import ua
+from asyncua.client.client import Client
+from asyncua.crypto import security_policies
+from asyncua.crypto.uacrypto import CertProperties
+
+from inference_bridge.extract import Qualities
+from inference_bridge.mapping import OpcUa
+from inference_bridge.sources.base import Events, Source, SourceError, read_password
+
+CALL_SECONDS = 10.0
+LOOK_SECONDS = 2.0
+"""Between two proofs that the server still answers."""
+ITEMS_A_REQUEST = 500
+SESSION_MILLISECONDS = 60_000
+"""After which a server forgets a bridge that was killed; many allow but a few sessions."""
+MAX_OUTGOING = 1000
+
+
+class OpcUaClient(Source):
+    """The client of one server."""
+
+    def __init__(self, configuration: OpcUa, events: Events) -> None:
+        super().__init__(configuration.name, events)
+        self._configuration = configuration
+        self._qualities = Qualities("opc_ua", use_uncertain=configuration.uncertain == "use")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._outgoing: dict[str, ua.Variant] = {}
+        self.sent = 0
+        self.failed = 0
+
+    def wake(self) -> None:
+        """Let it notice that it shall end, or that something is to be written."""
+        loop, wake = self._loop, self._wake
+        if loop is not None and wake is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(wake.set)
+
+    def work(self) -> None:
+        """Connect, subscribe, and wait until the connection ends."""
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        configuration = self._configuration
+        client = Client(configuration.endpoint, timeout=CALL_SECONDS, auto_reconnect=False)
+        client.name, client.application_uri = "inference-bridge", configuration.application_uri
+        client.session_timeout = SESSION_MILLISECONDS
+        lost: asyncio.Future[str] = self._loop.create_future()
+
+        async def on_lost(error: Exception) -> None:
+            if not lost.done():
+                lost.set_result(str(error) or type(error).__name__)
+            assert self._wake is not None  # noqa: S101 - for the type checker
+            self._wake.set()
+
+        client.connection_lost_callback = on_lost
+        await self._secure(client)
+        await asyncio.wait_for(client.connect(), CALL_SECONDS)
+        try:
+            await self._subscribe(client)
+            self.is_connected()
+            while not self.stopping.is_set() and not lost.done():
+                self._wake.clear()
+                await self._write(client)
+                try:
+                    await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+                except asyncio.TimeoutError:
+                    await asyncio.wait_for(client.nodes.server_state.read_value(), CALL_SECONDS)
+            if lost.done():
+                raise SourceError(f"the connection is lost: {lost.result()}")
+        finally:
+            self._wake = None
+            try:
+                await asyncio.wait_for(client.disconnect(), 2.0)
+            except Exception:  # noqa: BLE001 - it is gone already
+                client.disconnect_socket()
+
+    async def _secure(self, client: Client) -> None:
+        configuration = self._configuration
+        if configuration.security_policy != "None":
+            for path in (configuration.certificate, configuration.key, configuration.server_certificate):
+                if not await asyncio.to_thread(Path(path).is_file):
+                    raise SourceError(f"there is no file {path}")
+            # With the server's certificate given, asyncua compares it and does not ask the server for one.
+            await client.set_security(
+                getattr(security_policies, f"SecurityPolicy{configuration.security_policy}"),
+                CertProperties(configuration.certificate),
+                CertProperties(configuration.key),
+                server_certificate=CertProperties(configuration.server_certificate),
+                mode=getattr(ua.MessageSecurityMode, configuration.security_mode),
+            )
+        password = read_password(configuration.password_file, configuration.password_secret, self.events.secret)
+        if configuration.username:
+            client.set_user(configuration.username)
+            client.set_password(password or "")
+
+    async def _subscribe(self, client: Client) -> None:
+        configuration = self._configuration
+        meaning: dict[ua.NodeId, tuple[str, int]] = {}
+        for machine in configuration.machines:
+            for feature, template in configuration.nodes.items():
+                text = template.replace("{machine}", machine)
+                try:
+                    node = ua.NodeId.from_string(text)
+                except Exception as error:
+                    raise SourceError(f"{text!r} is no node id") from error
+                meaning[node] = machine, self.events.feature(feature)
+        subscription = await client.create_subscription(configuration.publishing_milliseconds, _Handler(self, meaning))
+        nodes: list[Any] = [client.get_node(node) for node in meaning]
+        refused: list[str] = []
+        for start in range(0, len(nodes), ITEMS_A_REQUEST):
+            some = nodes[start : start + ITEMS_A_REQUEST]
+            answers: list[Any] = await subscription.subscribe_data_change(
+                some,
+                queuesize=configuration.queue_size,
+                sampling_interval=ua.Duration(configuration.sampling_milliseconds),
+            )
+            refused += [
+                f"{item.nodeid.to_string()} ({answer.name})"
+                for item, answer in zip(some, answers, strict=True)
+                if isinstance(answer, ua.StatusCode)
+            ]
+        if refused:
+            shown = ", ".join(refused[:5]) + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")  # noqa: PLR2004
+            raise SourceError(f"the server has no value of {shown}")
+
+    def took(self, machine: str, feature: int, data: ua.DataValue) -> None:
+        """Hand a value on."""
+        stamp = data.SourceTimestamp or data.ServerTimestamp
+        time = None
+        if stamp is not None and self._configuration.time_from == "source":
+            time = stamp.replace(tzinfo=timezone.utc).timestamp() if stamp.tzinfo is None else stamp.timestamp()
+        code = data.StatusCode.value if data.StatusCode is not None else 0
+        problem = self._qualities.problem(code)
+        value = None if problem or data.Value is None else data.Value.Value
+        if not problem and value is None:
+            problem = "its value is null"
+        sample = self.events.sample(machine, feature, value, time, problem)
+        if sample is not None:
+            self.events.samples(self.name, [sample])
+
+    def write(self, node: str, value: float | bool) -> bool:
+        """Write a value to a node of the allow-list, the newest one if several wait. May be called from any thread."""
+        if len(self._outgoing) >= MAX_OUTGOING and node not in self._outgoing:
+            return False
+        kind = ua.VariantType.Boolean if isinstance(value, bool) else ua.VariantType.Double
+        self._outgoing[node] = ua.Variant(value, kind)
+        self.wake()
+        return True
+
+    async def _write(self, client: Client) -> None:
+        while self._outgoing:
+            node, value = next(iter(self._outgoing.items()))
+            # A value alone: many servers take neither a status nor a time from a client.
+            try:
+                await asyncio.wait_for(client.get_node(node).write_value(ua.DataValue(value)), CALL_SECONDS)
+                self.sent += 1
+            except ua.uaerrors.UaError as error:
+                self.failed += 1
+                self.problem = f"cannot write {node}: {type(error).__name__}"
+            if self._outgoing.get(node) is value:
+                del self._outgoing[node]
+
+
+class _Handler:
+    """Takes the notifications of a subscription."""
+
+    def __init__(self, client: OpcUaClient, meaning: dict[ua.NodeId, tuple[str, int]]) -> None:
+        self._client = client
+        self._meaning = meaning
+
+    def datachange_notification(self, node: Any, _value: Any, data: Any) -> None:
+        """A value changed."""
+        self._client.took(*self._meaning[node.nodeid], data.monitored_item.Value)
+
+    def event_notification(self, _event: Any) -> None:
+        """Events are not asked for."""
+
+    def status_change_notification(self, _status: Any) -> None:
+        """The subscription ended: the connection is of no use."""
+        self._client.events.connected(self._client.name, connected=False)

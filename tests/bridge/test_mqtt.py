@@ -1,0 +1,160 @@
+"""The bridge on a real broker, with TLS and client certificates."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greengrass_sandbox import BackgroundNucleus
+from support.bridge import NAME, Authority, Bridge, Broker, tls_of
+from support.clocks import until
+
+Start = Callable[..., Bridge]
+TAGS = ("a", "b", "c")
+
+
+def mapping(broker: Broker, authority: Authority, **source: Any) -> dict[str, Any]:
+    read = [{"topic": "line/{machine}/{tag}", "value": "v", "time": "t"}]
+    secure = {"host": "127.0.0.1", "port": broker.tls_port, "tls": tls_of(authority)}
+    return {
+        "features": {tag: {} for tag in TAGS},
+        "assemble": {"when": "all_new", "patience_seconds": 30},
+        "sources": [{"type": "mqtt", "name": "broker", "read": read, **secure, **source}],
+    }
+
+
+class Plc:
+    """Publishes numbered values of some machines, with QoS 1."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._client = broker.client()
+        self._number = 0
+        self.sent = 0
+
+    def cycle(self, machines: int) -> None:
+        """A new value of each tag of each machine."""
+        self._number += 1
+        moment = int(time.time() * 1000)
+        for machine in range(machines):
+            for tag in TAGS:
+                text = json.dumps({"v": self._number, "t": moment})
+                self._client.publish(f"line/m{machine}/{tag}", text, qos=1)
+                self.sent += 1
+
+    def settled(self) -> None:
+        """Wait until the broker has everything."""
+        until(lambda: not self._client._out_messages, "the broker does not take everything")
+
+    def end(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_values_come_in_over_tls_and_leave_as_readings(
+    start: Start, broker: Broker, authority: Authority, version: str
+) -> None:
+    bridge = start(mapping(broker, authority, version=version))
+    plc = Plc(broker)
+    for _ in range(3):
+        plc.cycle(5)
+        readings = bridge.readings(5)
+        assert sorted(reading["equipment_id"] for reading in readings) == ["m0", "m1", "m2", "m3", "m4"]
+        assert all(reading.keys() == {"equipment_id", "timestamp", *TAGS} for reading in readings)
+    plc.end()
+    accounts = bridge.stop()
+    assert accounts["values"]["received"] == accounts["values"]["assembled"] == plc.sent
+    assert accounts["readings"]["published"] == 15
+
+
+def test_a_broker_that_the_authority_did_not_sign_and_one_that_asks_in_vain_get_no_connection(
+    start: Start, broker: Broker, authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "stranger")
+    wrong = {"ca": str(stranger.certificate), **{key: value for key, value in tls_of(authority).items() if key != "ca"}}
+    bridge = start(mapping(broker, authority, tls=wrong), wait=False)
+    problem = bridge.until(lambda health: health["sources"]["broker"].get("problem"))["sources"]["broker"]["problem"]
+    assert "CERTIFICATE_VERIFY_FAILED" in problem
+    bare = start(mapping(broker, authority, tls={"ca": str(authority.certificate)}), wait=False)
+    health = bare.until(lambda health: health["sources"]["broker"].get("problem"))
+    assert health["state"] == "degraded"
+    assert health["sources"]["broker"]["connections"] == 0
+
+
+def test_nothing_is_lost_when_the_broker_and_the_connection_to_the_nucleus_break_under_load(
+    start: Start, broker: Broker, authority: Authority, nucleus: BackgroundNucleus
+) -> None:
+    bridge = start(mapping(broker, authority))
+    plc = Plc(broker)
+    for number in range(60):
+        plc.cycle(10)
+        if number == 20:
+            plc.settled()
+            broker.stop()
+            time.sleep(0.2)
+            broker.start()
+        if number == 40:
+            nucleus.faults.drop_connections(NAME)
+        time.sleep(0.02)
+    plc.settled()
+    health = bridge.until(lambda health: health["values"]["received"] == plc.sent and not health["readings"]["waiting"])
+    assert health["sources"]["broker"]["connections"] >= 2
+    accounts = bridge.stop()
+    values, counts = accounts["values"], accounts["readings"]
+    readings = bridge.readings()
+    seen = {(reading["equipment_id"], tag, reading[tag]) for reading in readings for tag in TAGS if tag in reading}
+    # A value that no reading shows was overtaken by the next one of its tag, and is counted.
+    assert plc.sent - len(seen) == values["superseded"] + values["late"] + values["duplicate"]
+    assert counts["published"] + counts["resent"] >= len(readings) >= counts["published"] == counts["assembled"]
+    plc.end()
+
+
+def test_a_killed_nucleus_costs_what_the_last_accounts_say_and_the_next_bridge_goes_on(
+    start: Start, broker: Broker, authority: Authority, nucleus: BackgroundNucleus
+) -> None:
+    bridge = start(mapping(broker, authority))
+    plc = Plc(broker)
+    plc.cycle(10)
+    bridge.readings(10)
+    nucleus.kill()
+    assert bridge.process is not None
+    plc.cycle(10)
+    plc.settled()
+    nucleus.start()
+    assert bridge.process.wait(60) == 75
+    first = bridge.accounts()
+    bridge.start()
+    plc.cycle(10)
+    plc.settled()
+    bridge.until(lambda health: health["values"]["received"] + first["values"]["received"] == plc.sent)
+    second = bridge.stop()
+    published = first["readings"]["published"] + second["readings"]["published"]
+    lost = first["readings"]["dropped"] + second["readings"]["dropped"]
+    assert published + lost == 30
+    assert len(bridge.readings()) + 10 == published
+    plc.end()
+
+
+def test_a_wrong_new_mapping_changes_nothing_and_a_good_one_takes_over_without_a_restart(
+    start: Start, broker: Broker, authority: Authority, nucleus: BackgroundNucleus
+) -> None:
+    bridge = start(mapping(broker, authority))
+    good = mapping(broker, authority) | {"machine_name": "press-{machine}"}
+    nucleus.update_configuration(NAME, {"MappingFile": "", "Mapping": good | {"machine_name": "x"}})
+    assert "machine_name needs" in bridge.until(lambda health: "problems" in health)["problems"]["configuration"]
+    plc = Plc(broker)
+    plc.cycle(1)
+    assert bridge.next_reading()["equipment_id"] == "m0"
+    nucleus.update_configuration(NAME, {"Mapping": good})
+    bridge.until(
+        lambda health: "problems" not in health and health["state"] == "running" and health["machines"]["known"] == 0
+    )
+    plc.cycle(1)
+    assert bridge.next_reading()["equipment_id"] == "press-m0"
+    bridge.stop()
+    plc.end()
