@@ -40,7 +40,7 @@ class Placement:
                 if name.startswith(FOLDER) and not name.endswith("/")
             }
         for name in self._files:
-            if any(part in ("", ".", "..") for part in name.split("/")):
+            if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
                 raise InstallError(f"not a model directory: {name!r} would lie outside of it")
         content = json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in sorted(self._files.items())})
         self.target = work / "models" / hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -64,7 +64,9 @@ class Placement:
         except (KeyError, TypeError, ValueError) as error:
             raise InstallError(f"not a model directory: {error!r}") from error
         if actual != expected:
-            raise InstallError(f"checksum: {booster} is not the file that the manifest describes (SHA-256 differs)")
+            raise InstallError(
+                f"checksum: {_shown(booster)} is not the file that the manifest describes (SHA-256 differs)"
+            )
         if not self.target.is_dir():
             self.target.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=str(self.target.parent)))
@@ -75,7 +77,7 @@ class Placement:
                 publish(temporary, self.target)
             finally:
                 remove(temporary)
-        return f"{name} {version} is in {self.target}"
+        return f"{_shown(name)} {_shown(version)} is in {self.target}"
 
     def run(self) -> str:
         """Make the model current, and remove all others but the one before.
@@ -93,6 +95,11 @@ class Placement:
         for model in set(self.target.parent.iterdir()) - kept:
             remove(model)
         return f"{self.current} is {self.target}"
+
+
+def _shown(text: object) -> str:
+    """A name as it may stand in a log line: what cannot be printed is escaped."""
+    return ascii(str(text)[:64])[1:-1]
 
 
 def _link(link: Path, target: Path) -> None:

@@ -32,6 +32,8 @@ from ml_inference.model.trust import decode_public_key
 from ml_inference.times import time_zone
 from ml_inference.topics import cloud_topic, filters_overlap, publish_topic, subscribe_filter
 
+SHIPPED_TOPICS = "greengrass/ml/inference/"
+"""Below it are the topics in AWS IoT Core that the shipped recipe and policies allow."""
 _FOREIGN_KEYS = frozenset({"accessControl"})
 """Keys of the component's configuration that the nucleus reads, not the component."""
 
@@ -49,6 +51,10 @@ def _lenient(value: Any) -> Any:
             return value
     # JSON of a Greengrass configuration does not tell 7.0 from 7.
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _none(value: Any) -> Any:
+    return None if value == "null" else value
 
 
 def _absolute(path: str) -> str:
@@ -117,6 +123,8 @@ class Configuration(BaseModel):
         cloud_topic: Topic in AWS IoT Core of the results.
         cloud_alarm_topic: Topic in AWS IoT Core of alarms; "" keeps them local.
         cloud_health_topic: Topic in AWS IoT Core of the health message; "" for none.
+        cloud_probe_topic: Topic in AWS IoT Core of the message that tells, on the classic nucleus, whether the cloud can be
+            reached; "" for none; None: see `probe_topic`.
         cloud_publish: Which results go to the cloud: `all`, `abnormal`, `changes` (of a machine's state, and a heartbeat
             each `health_interval_seconds`) or `none`.
         cloud_qos: MQTT quality of service to the cloud, 1 or 0.
@@ -156,6 +164,7 @@ class Configuration(BaseModel):
     cloud_topic: CloudTopic = "greengrass/ml/inference/{thingName}"
     cloud_alarm_topic: OptionalCloudTopic = "greengrass/ml/inference/{thingName}/alarm"
     cloud_health_topic: OptionalCloudTopic = ""
+    cloud_probe_topic: Annotated[OptionalCloudTopic | None, BeforeValidator(_none)] = None
     cloud_publish: Literal["all", "abnormal", "changes", "none"] = "all"
     # Not a Literal, which takes true for 1.
     cloud_qos: Annotated[int, Field(ge=0, le=1), Lenient] = 1
@@ -183,6 +192,16 @@ class Configuration(BaseModel):
     outbox_max_megabytes: Annotated[int, Field(ge=0, le=100_000), Lenient] = 64
     health_interval_seconds: Annotated[float, Field(ge=1, le=86_400), Lenient] = 60
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def probe_topic(self) -> str:
+        """Where probes go, "" for nowhere: without a setting, below the topics that the shipped policies allow, if results do.
+
+        AWS IoT Core closes the connection of a device that publishes to a topic that its policy does not allow.
+        """
+        if self.cloud_probe_topic is not None:
+            return self.cloud_probe_topic
+        return f"{SHIPPED_TOPICS}{{thingName}}/probe" if self.cloud_topic.startswith(SHIPPED_TOPICS) else ""
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -224,7 +243,7 @@ def parse_configuration(tree: Mapping[str, Any]) -> Configuration:
     """
     known = {field.alias for field in Configuration.model_fields.values()}
     for key in sorted(set(tree) - known - _FOREIGN_KEYS):
-        logging.getLogger(__name__).warning("configuration: unknown key %r is ignored", key)
+        logging.getLogger(__name__).warning("configuration: unknown key %.66r is ignored", key)
     try:
         return Configuration.model_validate({key: value for key, value in tree.items() if key in known})
     except ValidationError as error:

@@ -23,9 +23,11 @@ LITE_UNACKNOWLEDGED_BYTES = 15_000
 """Bytes of packets that it holds for them (source of nucleus lite 2.6.0)."""
 MQTT_PACKET_BYTES = 16
 """What MQTT adds to a topic and a payload, at most (MQTT 5.0, section 3.3)."""
-LITE_DEAD_NETWORK_SECONDS = 90.0
+LITE_DEAD_NETWORK_SECONDS = DEAD_NETWORK_SECONDS = 90.0
 """For so long a dead network can look alive to nucleus lite: it pings every 30 s and closes when the next ping finds no
-answer (measured)."""
+answer (measured). And to the classic nucleus: it pings every 60 s and waits 30 s for the answer (defaults of 2.18.2)."""
+CLASSIC_SPOOL_BYTES = 2_621_440
+"""Payloads that the classic nucleus spools (`spooler.maxSizeInBytes`, its default); it refuses the next of QoS 1."""
 LITE_STALL_SECONDS = 5.0
 """Nucleus lite blocks for so long on each message to a subscriber that does not read (measured)."""
 CALL_SECONDS = 2 * LITE_STALL_SECONDS

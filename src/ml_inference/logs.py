@@ -1,6 +1,12 @@
-"""Logging without floods: a failure that repeats is logged at 1, 2, 4, 8, ... occurrences."""
+"""Logging without floods, and without what a stranger's text could do to a log.
+
+A failure that repeats is logged at 1, 2, 4, 8, ... occurrences; a name is logged only as `escaped` gives it.
+"""
 
 from __future__ import annotations
+
+MAX_NAME_CHARACTERS = 64
+"""Of a name in a log line: enough to know which machine."""
 
 
 class Occurrences:
@@ -19,3 +25,15 @@ class Occurrences:
         """Count, and say whether to log: when the count reaches or passes a power of two."""
         before, self.count = self.count, self.count + number
         return before.bit_length() != self.count.bit_length()
+
+
+def escaped(text: object, limit: int = MAX_NAME_CHARACTERS) -> str:
+    """A name from a message or a file as it may stand in a log line or an error.
+
+    Args:
+        text: The name. Line ends, control characters, and whatever else cannot be printed are written as escapes.
+        limit: Most characters; what is longer ends in an ellipsis.
+    """
+    shown = str(text)[: limit + 1]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"

@@ -108,6 +108,13 @@ class ToCloud(TypedDict):
     id: Annotated[str, Field(description="the same in a repeat, by which a consumer can drop it")]
 
 
+class Probe(TypedDict):
+    """What tells, on the classic nucleus, whether the cloud can be reached."""
+
+    thing_name: str
+    probe: Literal[True]
+
+
 class Error(TypedDict):
     """A reading, or a whole message, that was rejected."""
 

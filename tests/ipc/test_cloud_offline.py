@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from greengrass_sandbox import Nucleus
 from ml_inference.delivery.outbox.file import PAGE_BYTES
 from ml_inference.delivery.outbox.outbox import Outbox
 from support.line import NAME, Line, until
@@ -93,14 +94,29 @@ def test_results_wait_in_the_outbox_and_follow_in_order_while_new_ones_go_first(
 
 
 @pytest.mark.parametrize("profile", ["classic"])
-def test_what_the_classic_nucleus_spools_counts_as_delivered_and_arrives_when_the_network_is_back(line: Line) -> None:
-    line.nucleus.faults.cloud_offline()
+def test_what_is_scored_while_the_classic_nucleus_is_offline_survives_its_restart(make_line: MakeLine) -> None:
+    line = make_line(HealthIntervalSeconds=1)
     send(line, 0, 5)
-    line.results.take(5)
-    assert line.finish()["cloud"]["delivered"] == 5
-    assert line.cloud.here() == []
+    line.cloud.take(5)
+    line.nucleus.faults.cloud_offline()
+    send(line, 5, 105)
+    health = line.health.until(lambda health: health["cloud"]["offline"] and health["counters"]["scored"] == 105)
+    assert "offline" in health["problems"]["cloud"]
+    cloud = line.finish()["cloud"]
+    assert cloud["delivered"] <= 5
+    assert cloud["waiting"] >= 100
+    assert line.log.read_text().count("out of reach") == 1
+    line.nucleus.call(restart)
     line.nucleus.faults.cloud_online()
-    assert numbers(line.cloud.take(5)) == [0, 1, 2, 3, 4]
+    line.start(HealthIntervalSeconds=1)
+    line.health.until(lambda health: health["cloud"]["waiting"] == 0)
+    line.finish()
+    assert set(numbers(line.in_cloud())) == set(range(105))
+
+
+async def restart(nucleus: Nucleus) -> None:
+    """End the classic nucleus's spool, which is in memory."""
+    nucleus.iot_core.restart()
 
 
 @pytest.mark.parametrize("profile", ["lite"])
@@ -118,7 +134,7 @@ def test_what_does_not_fit_into_the_window_waits_its_turn_and_arrives(make_line:
         line.nucleus.faults.withhold_acknowledgements(withhold=False)
     line.health.until(lambda health: health["cloud"]["delivered"] == 30)
     assert line.finish()["cloud"]["delivered"] == 30
-    sent = Counter(message.json()["id"] for message in line.nucleus.iot_core.messages)
+    sent = Counter(message["id"] for message in line.in_cloud())
     assert len(sent) == 30
     # Again goes what may have been lost, with the same id.
     assert max(sent.values()) <= 2
@@ -193,10 +209,8 @@ def test_a_part_of_a_batch_with_nothing_but_rejected_readings_is_delivered_like_
     line.nucleus.faults.clear()
     line.start()
     # What was taken before the first refusal goes again, with the same id.
-    until(
-        lambda: len({message.json()["id"] for message in line.nucleus.iot_core.messages}) == parts, "some are missing"
-    )
-    arrived = {message.json()["id"]: message.json()["part"] for message in line.nucleus.iot_core.messages}
+    until(lambda: len({message["id"] for message in line.in_cloud()}) == parts, "some are missing")
+    arrived = {message["id"]: message["part"] for message in line.in_cloud()}
     assert list(arrived.values()) == list(range(1, parts + 1))
 
 
@@ -230,7 +244,7 @@ def test_with_a_damaged_outbox_it_starts_and_says_what_is_lost(line: Line, damag
     send(line, 200, 201)
     arrived = set(numbers([line.cloud.until(lambda message: message["correlation_id"] == 200)])) | set()
     line.health.until(lambda health: health["cloud"]["waiting"] == 0)
-    arrived |= set(numbers([message.json() for message in line.nucleus.iot_core.messages]))
+    arrived |= set(numbers(line.in_cloud()))
     cloud = line.finish()["cloud"]
     assert cloud["delivered"] == len(arrived)
     assert cloud["carried_over"] + 1 == cloud["delivered"] + cloud["expired"]

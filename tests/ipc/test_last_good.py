@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ml_inference.serving.exits import EXIT_CANNOT_START
-from support.line import SECONDS, Line
+from support.line import SECONDS, Line, until
 from support.models import NORMAL, train_small
 
 MakeLine = Callable[..., Line]
@@ -107,3 +107,38 @@ def test_what_is_kept_is_nobody_elses(line: Line) -> None:
     kept = line.work / "last-good"
     assert kept.stat().st_mode & 0o077 == 0
     assert {path.name for path in kept.iterdir()} == {"configuration.json", "model"}
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_model_with_which_the_process_dies_again_and_again_gives_way_to_the_one_before(
+    make_line: MakeLine, tmp_path: Path
+) -> None:
+    versions = {version: train_small(tmp_path / version, version=version) for version in ("1.0.0", "2.0.0", "3.0.0")}
+    current = tmp_path / "current"
+    current.symlink_to(versions["1.0.0"])
+    line = make_line(model=current)
+    line.finish()
+
+    def deploy(version: str) -> None:
+        (tmp_path / "new").symlink_to(versions[version])
+        (tmp_path / "new").replace(current)
+
+    deploy("2.0.0")
+    for _ in range(2):
+        line.start(wait=False)
+        line.health.until(lambda health: health["state"] == "running" and health["model"]["version"] == "2.0.0")
+        line.kill()
+    line.start(wait=False)
+    health = line.health.until(lambda health: health["state"] == "running" and health["problems"])
+    assert health["model"]["version"] == "1.0.0"
+    assert "the process died 2 times in a row with this model" in health["problems"]["model"]
+    # It stays so over restarts, until there is another model, which is kept when it has served.
+    line.finish()
+    line.start(wait=False, timing={"served": 0.0})
+    assert running(line)["model"]["version"] == "1.0.0"
+    deploy("3.0.0")
+    line.health.until(lambda health: health["model"]["version"] == "3.0.0")
+    kept = line.work / "last-good" / "model" / "manifest.json"
+    assert '"1.0.0"' in kept.read_text()
+    line.send_all([NORMAL] * 100)
+    until(lambda: kept.exists() and '"3.0.0"' in kept.read_text(), "it was not kept")

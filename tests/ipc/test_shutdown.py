@@ -12,7 +12,7 @@ import pytest
 
 from ml_inference.delivery.cloud import WINDOW
 from ml_inference.delivery.outbox.outbox import Outbox
-from support.line import NAME, Line, until
+from support.line import NAME, STOP_SECONDS, Line, until
 from support.models import NORMAL
 
 MakeLine = Callable[..., Line]
@@ -84,7 +84,7 @@ def test_under_load_all_that_was_received_is_scored_and_delivered_or_kept(make_l
     health = line.finish()
     counts, cloud = health["counters"], health["cloud"]
     assert counts["received"] == counts["scored"] == len(line.results.here()) + 1
-    delivered = {message.json()["id"] for message in line.nucleus.iot_core.messages}
+    delivered = {message["id"] for message in line.in_cloud()}
     kept = kept_ids(line)
     assert len(kept) == cloud["waiting"] == counts["scored"] - cloud["delivered"]
     # What was on its way at the end is kept, too, as nobody knows whether it arrived.
@@ -118,7 +118,7 @@ def test_with_ten_thousand_messages_queued_and_a_nucleus_that_does_not_answer(li
     assert line.says("queued messages were dropped")
     assert line.says("local messages were not confirmed")
     # What was scored is in the cloud or waits for it, whatever became of the local results.
-    delivered = {message.json()["id"] for message in line.nucleus.iot_core.messages}
+    delivered = {message["id"] for message in line.in_cloud()}
     assert len(delivered | kept_ids(line)) == counts["scored"]
 
 
@@ -132,6 +132,14 @@ def test_with_ten_thousand_messages_queued_and_the_cloud_out_of_reach(line: Line
     counts, cloud = health["counters"], health["cloud"]
     assert counts["received"] == 10_000
     assert len(kept_ids(line)) == cloud["waiting"] == counts["scored"]
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_a_hangup_ends_it_as_well(line: Line) -> None:
+    assert line.process is not None
+    line.process.send_signal(signal.SIGHUP)
+    assert line.process.wait(STOP_SECONDS) == 0
+    assert line.health.until(lambda health: health["state"] == "stopping")
 
 
 @pytest.mark.parametrize("profile", ["lite"])

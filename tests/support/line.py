@@ -48,13 +48,14 @@ def nursery() -> Nursery:
 
 
 class Watch:
-    """Messages of some topics as JSON, in the order of the nucleus."""
+    """Messages of some topics as JSON, in the order of the nucleus; without those whose topic ends in `but`."""
 
-    def __init__(self, tap: BackgroundTap[Message]) -> None:
+    def __init__(self, tap: BackgroundTap[Message], but: str = "\n") -> None:
         self._tap = tap
+        self._but = but
 
     def next(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._tap.get(SECONDS).payload)
+        message: dict[str, Any] = json.loads(self.raw().payload)
         return message
 
     def take(self, count: int) -> list[dict[str, Any]]:
@@ -70,11 +71,13 @@ class Watch:
         raise AssertionError("no such message came")
 
     def raw(self) -> Message:
-        return self._tap.get(SECONDS)
+        while (message := self._tap.get(SECONDS)).topic.endswith(self._but):
+            pass
+        return message
 
     def here(self) -> list[dict[str, Any]]:
         """What has come and was not taken yet."""
-        return [json.loads(message.payload) for message in self._tap.drain()]
+        return [json.loads(message.payload) for message in self._tap.drain() if not message.topic.endswith(self._but)]
 
 
 @dataclass
@@ -95,7 +98,7 @@ class Line:
         self.results = self.watch("ml/inference/result/#")
         self.errors = self.watch("ml/inference/error")
         self.health = self.watch("ml/inference/health")
-        self.cloud = Watch(self.nucleus.iot_core.watch("greengrass/ml/inference/#"))
+        self.cloud = Watch(self.nucleus.iot_core.watch("greengrass/ml/inference/#"), but="/probe")
         self._told = self.watch("ml/inference/health")
 
     def watch(self, topic: str) -> Watch:
@@ -201,6 +204,10 @@ class Line:
     def connections(self) -> int:
         """The component's connections, as the nucleus sees it."""
         return self.nucleus.connections.count(NAME)
+
+    def in_cloud(self) -> list[dict[str, Any]]:
+        """All that has arrived in the cloud, but for the probes that ask the classic nucleus whether it is online."""
+        return [message.json() for message in self.nucleus.iot_core.messages if not message.topic.endswith("/probe")]
 
     def until_faults_happened(self) -> None:
         """Wait until the faults that were asked for a number of times have happened so often."""

@@ -37,6 +37,7 @@ class FakeSession:
 
     Attributes:
         calls: Every publish so far, in order.
+        spools: Whether it is a classic nucleus's, which takes messages while it is offline.
         at_once: What a publish is answered with at once: None for success, an error, or "later" for when the test says.
     """
 
@@ -44,6 +45,7 @@ class FakeSession:
         self.calls: list[Call] = []
         self.at_once = at_once
         self.lost = Event()
+        self.spools = False
         self._changed = Condition()
 
     def publish_local(self, topic: str, payload: bytes, answered: Answered) -> None:

@@ -54,7 +54,7 @@ def serve(make_component: Callable[[], Component]) -> int:
         if component is not None:
             component.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
     configure_log()
     from ml_inference.greengrass.errors import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped

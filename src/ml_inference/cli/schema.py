@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_NAMES = ("configuration", "input", "result", "cloud", "error", "alarm", "control", "health", "manifest")
+_NAMES = ("configuration", "input", "result", "cloud", "error", "alarm", "control", "health", "probe", "manifest")
 
 
 def schemas(manifest: Manifest) -> dict[str, JsonObject]:
@@ -73,6 +73,7 @@ def schemas(manifest: Manifest) -> dict[str, JsonObject]:
         "alarm": {"$schema": _DIALECT, "title": "Alarm message"} | _type(wire.Alarm),
         "control": {"$schema": _DIALECT, "title": "Request about alarms"} | REQUEST.json_schema(),
         "health": {"$schema": _DIALECT, "title": "Health message"} | _type(wire.Health),
+        "probe": {"$schema": _DIALECT, "title": "Probe of the way to AWS IoT Core"} | _type(wire.Probe),
         "manifest": {"$schema": _DIALECT} | _schema_of(Manifest),
     }
 

@@ -1,8 +1,9 @@
 """Publishes results to AWS IoT Core without ever making the fast path wait.
 
 New results go first and straight from memory; what the nucleus refuses, or what comes while the cloud is out of reach,
-goes to the outbox on disk and follows later, beside the new ones. A message is dropped only by the outbox's bound or because
-it can never be delivered, and counted (`Ledger`).
+goes to the outbox on disk and follows later, beside the new ones. What a nucleus took and may yet lose is taken back when
+the cloud turns out to be gone (`Window`, `Reach`). A message is dropped only by the outbox's bound or because it can never
+be delivered, and counted (`Ledger`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from ml_inference.delivery.backlog import MEMORY_MESSAGES, Backlog
 from ml_inference.delivery.ledger import CloudCounts, Ledger
 from ml_inference.delivery.outbox.outbox import Outbox, OutboxMessage, StoredMessage
 from ml_inference.delivery.pacing import Pacer
+from ml_inference.delivery.reach import PROBE_SECONDS, Reach, is_probe
 from ml_inference.delivery.routing import Message
-from ml_inference.delivery.window import WINDOW, Window
+from ml_inference.delivery.window import SPOOLED_SECONDS, WINDOW, Flight, Window
 from ml_inference.greengrass.errors import Failure, FailureKind
 from ml_inference.greengrass.session import Session
-from ml_inference.limits import CLOUD_ANSWER_SECONDS
+from ml_inference.limits import CLOUD_ANSWER_SECONDS, DEAD_NETWORK_SECONDS
 from ml_inference.logs import Occurrences
 
 SPILL_SECONDS = 0.2
@@ -43,9 +45,7 @@ class CloudPublisher:
         monotonic: Seconds of a clock that never goes back.
         answer: Seconds without an answer after which a publish counts as refused.
         pacer: Decides how fast; None for the usual one.
-
-    Attributes:
-        problem: What is wrong with the way to the cloud; None if nothing is known to be.
+        probe: What asks a nucleus that spools whether it is online; None for no such question.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class CloudPublisher:
         monotonic: Callable[[], float],
         answer: float = CLOUD_ANSWER_SECONDS,
         pacer: Pacer | None = None,
+        probe: Message | None = None,
     ) -> None:
         self._monotonic = monotonic
         self._pacer = pacer or Pacer(monotonic)
@@ -71,8 +72,9 @@ class CloudPublisher:
         self._deliver_until: float | None = None
         self._out_of_reach_since: float | None = None
         self._errors = Occurrences()
+        self._reach = Reach(monotonic)
+        self._reach.probe = probe
         self._thread = Thread(target=self._run, args=(open_outbox,), name="cloud", daemon=True)
-        self.problem: str | None = None
 
     def start(self) -> None:
         """Begin; until a session is attached everything waits."""
@@ -82,6 +84,7 @@ class CloudPublisher:
         """Deliver over a new session."""
         with self._changed:
             self._session = session
+            self._reach.begin(spools=session.spools)
             self._pacer.retry_now()
             self._wake()
 
@@ -91,6 +94,9 @@ class CloudPublisher:
             self._session = None
             self._window.suspect_oldest()
             self._return_in_flight()
+            if self._reach.probes:  # most likely the nucleus ends, and its spool with it
+                self._take_back(seconds=PROBE_SECONDS)
+            self._reach.begin(spools=False)
             self._wake()
 
     def offer(self, messages: Sequence[Message], unwanted: int = 0) -> None:
@@ -109,10 +115,11 @@ class CloudPublisher:
             if messages:
                 self._wake()
 
-    def configure(self, *, qos: int, outbox_bytes: int) -> None:
-        """Put another quality of service and another bound of the outbox in force."""
+    def configure(self, *, qos: int, outbox_bytes: int, probe: Message | None = None) -> None:
+        """Put another quality of service, another bound of the outbox and another probe in force."""
         with self._changed:
             self._qos = qos
+            self._reach.probe = probe
             self._resized = outbox_bytes
             self._pacer.retry_now()
             self._wake()
@@ -130,7 +137,12 @@ class CloudPublisher:
     @property
     def offline(self) -> bool:
         """Whether the cloud seems to be out of reach."""
-        return self._pacer.offline
+        return self._pacer.offline or self._reach.closed
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the way to the cloud; None if nothing is known to be."""
+        return self._reach.problem
 
     def stop(self, timeout: float) -> None:
         """Deliver what can be delivered soon, and put the rest into the outbox.
@@ -168,7 +180,7 @@ class CloudPublisher:
         except Exception:
             if self._errors.add():
                 logger.exception("%d errors in the delivery to the cloud; the last", self._errors.count)
-            self.problem = "an internal error in the delivery to the cloud; see the log"
+            self._reach.problem = "an internal error in the delivery to the cloud; see the log"
         with self._changed:
             self._news = False
             over = self._deliver_until is not None and self._monotonic() >= self._deliver_until
@@ -203,8 +215,9 @@ class CloudPublisher:
             if self._monotonic() >= self._deliver_until:
                 self._return_in_flight()
                 return True
-            hopeless = not self._backlog or self._session is None or self._pacer.offline
-            return hopeless and not self._window
+            hopeless = not self._backlog or self._session is None or self.offline
+            asking = self._session is not None and not self.offline and self._needs_probe(stored=0)
+            return hopeless and not self._window and not asking
 
     def _settle(self, outbox: Outbox) -> None:
         """Take the answers of the nucleus into account."""
@@ -212,53 +225,78 @@ class CloudPublisher:
         invalid: list[int] = []
         with self._changed:
             for flight, failure in self._window.settle():
-                if failure is None:
-                    self._pacer.succeeded()
-                    self.problem = None
-                    if self._qos:
-                        self._window.confirm_later(flight)
-                elif failure.kind is FailureKind.INVALID:
-                    # It would be refused for ever, and hold up everything behind it.
-                    self._pacer.inconclusive()
-                    logger.error("a message to %r is dropped: %s", flight.message.topic, failure.text)
-                else:
-                    self._refused(flight.message, failure)
+                if is_probe(flight.message):
+                    self._probe_answered(failure)
+                elif not self._is_final(flight, failure):
                     if flight.stored is None:  # one from the outbox never left it
                         self._backlog.put_back(flight.order, flight.message)
-                    continue
-                if flight.stored is not None:
+                elif flight.stored is not None:
                     (delivered if failure is None else invalid).append(flight.stored)
-                    continue
-                self._backlog.forget(flight.message)
-                if failure is None:
-                    self._ledger.delivered(flight.message.weight)
                 else:
-                    self._ledger.dropped(flight.message.weight)
+                    self._backlog.forget(flight.message)
+                    count = self._ledger.delivered if failure is None else self._ledger.dropped
+                    count(flight.message.weight)
         if delivered:
             self._settle_outbox(outbox, delivered=outbox.remove(delivered).weight)
         if invalid:
             self._settle_outbox(outbox, dropped=outbox.remove(invalid).weight)
+
+    def _is_final(self, flight: Flight, failure: Failure | None) -> bool:
+        """Whether an answer ends a message's way: it was taken, or would be refused for ever and hold up all behind it."""
+        if failure is None:
+            self._pacer.succeeded()
+            self._reach.took()
+            if self._qos:
+                self._window.confirm_later(flight, spooled=self._reach.probes)
+            return True
+        if failure.kind is FailureKind.INVALID:
+            self._pacer.inconclusive()
+            self._reach.invalid(flight.message, failure.text)
+            return True
+        self._refused(flight.message, failure)
+        return False
 
     def _settle_outbox(self, outbox: Outbox, *, stored: int = 0, delivered: int = 0, dropped: int = 0) -> None:
         with self._changed:
             self._ledger.settle(outbox, stored=stored, delivered=delivered, dropped=dropped)
 
     def _refused(self, message: Message, failure: Failure) -> None:
-        was_offline = self._pacer.offline
         self._pacer.refused()
-        self.problem = f"AWS IoT Core: {failure.text}"
-        if self._pacer.offline and not was_offline:
-            logger.warning("AWS IoT Core is out of reach (%s); results wait in the outbox", failure.text)
+        self._reach.refused(failure.text)
+        if self._pacer.offline:
+            self._reach.out_of_reach()
+        if self._reach.probes:
+            return  # a full spool; whether the cloud is out of reach, the next probe tells
         unexplained = self._pacer.refusals >= MAX_EXPLAINED_REFUSALS
         if unexplained or not self._window.may_be_full(message, self._pacer.rate):
-            for flight in self._window.take_back(certain=self._pacer.offline):  # with the same id
-                self._ledger.taken_back(flight.message.weight)
-                self._backlog.remember(flight.message)
-                self._backlog.put_back(flight.order, flight.message)
+            self._take_back(certain=self._pacer.offline)
+
+    def _probe_answered(self, failure: Failure | None) -> None:
+        if failure is None:
+            if self._reach.closed:
+                self._pacer.succeeded()
+            self._pacer.inconclusive()
+            self._reach.took_probe()
+        elif failure.kind in (FailureKind.INVALID, FailureKind.UNAUTHORIZED):
+            self._pacer.inconclusive()
+            self._reach.may_not_probe(failure.text)
+        else:
+            self._pacer.refused()
+            self._reach.refused_probe(failure.text)
+            self._reach.out_of_reach()
+            self._take_back(seconds=SPOOLED_SECONDS)
+
+    def _take_back(self, *, certain: bool = True, seconds: float = DEAD_NETWORK_SECONDS) -> None:
+        for flight in self._window.take_back(certain=certain, seconds=seconds):  # with the same id
+            self._ledger.taken_back(flight.message.weight)
+            self._backlog.remember(flight.message)
+            self._backlog.put_back(flight.order, flight.message)
 
     def _return_in_flight(self) -> None:
         for flight in self._window.return_unanswered():
-            if flight.stored is None:
+            if is_probe(flight.message):
+                self._reach.unanswered()
+            elif flight.stored is None:
                 self._backlog.put_back(flight.order, flight.message)
 
     def _shed(self) -> None:
@@ -271,7 +309,7 @@ class CloudPublisher:
         with self._changed:
             now = self._monotonic()
             many = len(self._backlog) > MEMORY_MESSAGES
-            if not self._backlog or not (many or self._pacer.offline or self._session is None):
+            if not self._backlog or not (many or self.offline or self._session is None):
                 self._out_of_reach_since = None
                 return
             if self._out_of_reach_since is None:
@@ -318,31 +356,54 @@ class CloudPublisher:
             0 if one was sent, else seconds until one may go; infinity for not before there is news.
         """
         with self._changed:
-            session = self._session
+            session, qos = self._session, self._qos
             if session is None or self._window.full:
                 return inf
             pause = self._pacer.wait()
             if pause > 0:
                 return pause
-            number = None
-            if self._backlog:
-                message = self._backlog.first()
-                if not self._window.fits(message):
-                    return inf
-                order, message = self._backlog.take()
-                number = self._launch(message, order, None)
-        if number is None:
-            held = self._next_stored(outbox)
-            if held is None:
-                return inf
-            kept = held.message
-            message = Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id)
-            with self._changed:
-                if self._session is not session or not self._window.fits(message):
-                    return inf
-                number = self._launch(message, 0, held.sequence)
-        session.publish_cloud(message.topic, message.payload, self._qos, partial(self._answered, number))
+            launched = self._launch_probe(outbox)
+            if launched is not None:
+                qos = 0
+            elif not self._reach.asks_first:
+                launched = self._launch_new()
+            is_next = launched is None and not self._reach.asks_first and not self._backlog
+        if is_next:
+            launched = self._launch_stored(outbox, session)
+        if launched is None:
+            return inf
+        number, message = launched
+        session.publish_cloud(message.topic, message.payload, qos, partial(self._answered, number))
         return 0.0
+
+    def _launch_probe(self, outbox: Outbox) -> tuple[int, Message] | None:
+        if not self._needs_probe(outbox.waiting.messages):
+            return None
+        probe = self._reach.ask()
+        return self._launch(probe, 0, None), probe
+
+    def _needs_probe(self, stored: int) -> bool:
+        """Whether the nucleus is to be asked: there is something to send, or to be sure of."""
+        last = self._deliver_until is not None
+        waiting = bool(self._backlog) or (stored > 0 and not last)
+        return self._reach.wants_probe(last=last) and (waiting or not self._reach.asks_first)
+
+    def _launch_new(self) -> tuple[int, Message] | None:
+        if not self._backlog or not self._window.fits(self._backlog.first()):
+            return None
+        order, message = self._backlog.take()
+        return self._launch(message, order, None), message
+
+    def _launch_stored(self, outbox: Outbox, session: Session) -> tuple[int, Message] | None:
+        held = self._next_stored(outbox)
+        if held is None:
+            return None
+        kept = held.message
+        message = Message(kept.topic, kept.payload, kept.weight, kept.alarm, kept.id)
+        with self._changed:
+            if self._session is not session or not self._window.fits(message):
+                return None
+            return self._launch(message, 0, held.sequence), message
 
     def _launch(self, message: Message, order: int, stored: int | None) -> int:
         self._pacer.sent()
@@ -368,7 +429,7 @@ class CloudPublisher:
         """Seconds until something is due without anybody telling."""
         with self._changed:
             now = self._monotonic()
-            due = [now + min(pause, LONGEST_NAP), self._spill_at(), *self._window.next_timeout()]
+            due = [now + min(pause, LONGEST_NAP), self._spill_at(), self._reach.due, *self._window.next_timeout()]
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
             return max(0.0, min(due) - now)

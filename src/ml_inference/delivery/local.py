@@ -16,7 +16,7 @@ from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS, ConnectionGuard
 from ml_inference.delivery.routing import Message
 from ml_inference.greengrass.errors import Failure, FailureKind
 from ml_inference.greengrass.session import Session
-from ml_inference.logs import Occurrences
+from ml_inference.logs import Occurrences, escaped
 
 WINDOW = 32
 """Messages in flight. More bring nothing, and each may block a stalled lite for 5 s."""
@@ -174,4 +174,4 @@ class LocalPublisher:
 
     def _fail(self, message: Message, reason: str) -> None:
         if self._failures.add():  # a topic that is not allowed fails for every message
-            logger.error("%d local messages failed; the last, to %r: %s", self.failed, message.topic, reason)
+            logger.error("%d local messages failed; the last, to '%s': %s", self.failed, escaped(message.topic), reason)

@@ -17,6 +17,8 @@ from ml_inference.monitoring.states import MAX_MACHINES
 from ml_inference.scoring.outcomes import JsonObject, Outcome, Rejection, Result
 from ml_inference.topics import render_topic
 
+PROBE_ID = "probe"
+"""In place of an id: nobody has to drop a repeat."""
 ERRORS_PER_SECOND = 20
 ERROR_BURST = 200
 
@@ -133,6 +135,14 @@ class Router:
         if len(payload) > payload_limit(topic):
             payload = dump(message | {"id": identifier, "problems": dict.fromkeys(message["problems"], "")})
         return Message(topic, payload, id=identifier)
+
+    def probe(self) -> Message | None:
+        """What asks a nucleus that spools whether it is online (see `delivery.reach`); None where none may be sent."""
+        topic = self.configuration.probe_topic
+        if not topic or not self.configuration.cloud_qos:
+            return None
+        payload = dump({"thing_name": self._thing_name, "probe": True})
+        return Message(self._topic(topic, ""), payload, id=PROBE_ID)
 
     def health(self, message: JsonObject) -> Message:
         """The message for the health topic."""

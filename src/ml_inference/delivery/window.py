@@ -11,9 +11,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS, ConnectionGuard
+from ml_inference.delivery.reach import PROBE_SECONDS
 from ml_inference.delivery.routing import Message
 from ml_inference.greengrass.errors import Failure, FailureKind
-from ml_inference.limits import LITE_DEAD_NETWORK_SECONDS, LITE_UNACKNOWLEDGED_MESSAGES, MQTT_PACKET_BYTES
+from ml_inference.limits import (
+    CLASSIC_SPOOL_BYTES,
+    DEAD_NETWORK_SECONDS,
+    LITE_UNACKNOWLEDGED_MESSAGES,
+    MQTT_PACKET_BYTES,
+)
 
 WINDOW = 8
 """Messages in flight; below `LITE_UNACKNOWLEDGED_MESSAGES`, for others on the device have to send, too."""
@@ -21,6 +27,8 @@ WINDOW_BYTES = 14_000
 """Bytes in flight, topics included; below `LITE_UNACKNOWLEDGED_BYTES`."""
 UNCONFIRMED_MESSAGES = LITE_UNACKNOWLEDGED_MESSAGES
 """The latest deliveries that nucleus lite may forget when the network or the broker goes, and tell nobody."""
+SPOOLED_SECONDS = DEAD_NETWORK_SECONDS + PROBE_SECONDS
+"""Age of the deliveries that may still be in the classic nucleus's spool when a probe finds that it is offline."""
 FULL_WINDOW_FACTOR = 1.5
 """Times as long as at full pace. If the window was not filled within that, there was room for another message, and a refusal
 means that the cloud is gone."""
@@ -57,7 +65,8 @@ class Window:
         self._in_flight: dict[int, Flight] = {}
         self._sent = 0
         self._answers: list[tuple[int, Failure | None]] = []
-        self._unconfirmed: deque[Flight] = deque(maxlen=UNCONFIRMED_MESSAGES)
+        self._unconfirmed: deque[Flight] = deque()
+        self._unconfirmed_bytes = 0
         self._taken_back: deque[str] = deque(maxlen=2 * UNCONFIRMED_MESSAGES)
         self._guard = ConnectionGuard()
 
@@ -106,12 +115,26 @@ class Window:
         """When each message in flight will have waited too long."""
         return [flight.sent + self._answer for flight in self._in_flight.values()]
 
-    def confirm_later(self, flight: Flight) -> None:
-        """The nucleus took a message, which does not yet mean that it left the device."""
-        self._unconfirmed.append(Flight(flight.message, flight.order, flight.stored, self._monotonic()))
+    def confirm_later(self, flight: Flight, *, spooled: bool = False) -> None:
+        """The nucleus took a message, which does not yet mean that it left the device.
+
+        Args:
+            flight: It.
+            spooled: Whether the nucleus spools: then it may hold as many as its spool, for as long as it can believe that it
+                is connected; else no more than a window.
+        """
+        now = self._monotonic()
+        self._unconfirmed.append(Flight(flight.message, flight.order, flight.stored, now))
+        self._unconfirmed_bytes += len(flight.message.payload)
+        while (
+            self._unconfirmed_bytes > CLASSIC_SPOOL_BYTES or self._unconfirmed[0].sent < now - SPOOLED_SECONDS
+            if spooled
+            else len(self._unconfirmed) > UNCONFIRMED_MESSAGES
+        ):
+            self._unconfirmed_bytes -= len(self._unconfirmed.popleft().message.payload)
 
     def may_be_full(self, refused: Message, rate: float) -> bool:
-        """Whether the nucleus may have refused a message only because it came too soon after others.
+        """Whether nucleus lite may have refused a message only because it came too soon after others.
 
         Args:
             refused: The message.
@@ -121,19 +144,22 @@ class Window:
         recent = [flight.message for flight in self._unconfirmed if flight.sent >= since]
         return len(recent) == UNCONFIRMED_MESSAGES or packet_bytes([*recent, refused]) > WINDOW_BYTES
 
-    def take_back(self, *, certain: bool) -> list[Flight]:
+    def take_back(self, *, certain: bool, seconds: float = DEAD_NETWORK_SECONDS) -> list[Flight]:
         """What the nucleus took last may never have left the device: give it back, the newest first, to be sent again.
 
         Args:
             certain: Whether the cloud is out of reach. If it only may be, nothing goes a third time: others may fill the window.
+            seconds: How long ago it may have been taken.
         """
-        since = self._monotonic() - LITE_DEAD_NETWORK_SECONDS
+        since = self._monotonic() - seconds
         unconfirmed = [flight for flight in self._unconfirmed if flight.sent >= since]
         self._unconfirmed.clear()
+        self._unconfirmed_bytes = 0
         taken = []
         for flight in reversed(unconfirmed):
             if flight.message.id in self._taken_back and not certain:
                 self._unconfirmed.appendleft(flight)
+                self._unconfirmed_bytes += len(flight.message.payload)
                 continue
             self._taken_back.append(flight.message.id)
             taken.append(flight)

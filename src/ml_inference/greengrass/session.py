@@ -196,6 +196,8 @@ class Session:
 
     Attributes:
         lost: Set when the connection has ended.
+        spools: Whether the nucleus is a classic one, which takes messages for the cloud also while it is offline. Known once
+            `watch_component_updates` was tried, which only that one offers.
     """
 
     def __init__(self, client: GreengrassCoreIPCClient, wait_for: Callable[[Future[Any]], Any]) -> None:
@@ -204,6 +206,7 @@ class Session:
         self._client = client
         self._wait_for = wait_for
         self.lost = Event()
+        self.spools = False
 
     def publish_local(self, topic: str, payload: bytes, answered: Answered) -> None:
         """Publish a binary message to a local topic.
@@ -350,6 +353,7 @@ class Session:
             _Events("be asked before updates", event),
             ipc.SubscribeToComponentUpdatesRequest(),
         )
+        self.spools = True
 
     def answer_component_update(self, deployment_id: str, *, recheck_after: float) -> None:
         """Let an update go on at once (0), or have it ask again.

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ml_inference.logs import escaped
 from ml_inference.model.fields import Finite, Strict, Value
 from ml_inference.model.over_time import (
     Alarm,
@@ -346,7 +347,7 @@ def parse_manifest(data: bytes | str) -> Manifest:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()
+            f"{'.'.join(escaped(part) for part in item['loc']) or 'manifest'}: {item['msg']}" for item in error.errors()
         ]
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - enough to act on
         raise ModelError(f"manifest: {'; '.join(problems[:5])}{more}") from error

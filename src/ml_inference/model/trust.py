@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ml_inference.logs import escaped
 from ml_inference.model.manifest import ModelError, read_file
 
 SIGNATURE_FILE = "manifest.sig"
@@ -88,7 +89,7 @@ def check_signature(directory: Path, manifest: bytes, trusted_keys: Sequence[str
         held = Signature.model_validate_json(read_file(path, MAX_SIGNATURE_BYTES, "signature"))
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(escaped(part) for part in problem["loc"])
         raise ModelError(f"signature: {SIGNATURE_FILE} cannot be read: {where} {problem['msg']}") from error
     signature = _decode(held.signature, _SIGNATURE_BYTES)
     if signature is None:

@@ -142,6 +142,7 @@ class Component:
             lambda loaded: put(_ChallengerLoaded(loaded)),
             load=load,
             last_good=last_good,
+            served=timing.served,
             wait=timing.model_wait,
             monotonic=monotonic,
         )
@@ -259,6 +260,7 @@ class Component:
                 self._take_challenger(loaded)
             case _ModelInUse(model):
                 self._models.in_force = model
+                self._models.begin_trial(self._intake.counters.snapshot().scored)
                 self._publish_health()
 
     def _do_what_is_due(self) -> None:
@@ -278,6 +280,7 @@ class Component:
         if now >= self._due.models:
             self._due.models = now + self._timing.model_poll
             self._models.look()
+            self._models.look_at_trial(self._intake.counters.snapshot().scored)
         if self._listen(self._connection.session) or now >= self._health.due:
             self._publish_health()
 
@@ -407,6 +410,7 @@ class Component:
 
     def _start_work(self, model: Model) -> None:
         self._models.in_force = model
+        self._models.begin_trial(0)
         configuration = self._settings.current
         state = self._outputs.work_directory / STATE_FOLDER
         self._worker = Worker(
@@ -447,6 +451,7 @@ class Component:
         deadline = self._monotonic() + total
         local, cloud = self._outputs.local, self._outputs.cloud
         self._health.state = "stopping"
+        self._models.end()
         self._subscription.close()
         self._requests.close()
         self._intake.close()

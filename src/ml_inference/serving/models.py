@@ -18,6 +18,9 @@ from ml_inference.serving.exits import CannotStartError
 from ml_inference.serving.last_good import LastGood
 from ml_inference.serving.rollout import Loaded, ModelSlot, Source
 
+SERVED_READINGS = 100
+"""That a model has to score before it is kept: one that crashes the process does so at one of the first."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,7 +31,8 @@ class Models:
         champion_loaded: Told of each load for the champion's place; passes it to `take_champion` on the supervising thread.
         challenger_loaded: The same for the challenger's.
         load: Checks and loads a model directory.
-        last_good: Keeps each champion.
+        last_good: Keeps each champion that has served.
+        served: Seconds after which a champion has served, if it has scored `SERVED_READINGS`.
         wait: Seconds that a first model may be missing.
         monotonic: Seconds of a clock that never goes back.
 
@@ -45,12 +49,16 @@ class Models:
         *,
         load: Callable[[Path, Sequence[str]], Model],
         last_good: LastGood,
+        served: float,
         wait: float,
         monotonic: Callable[[], float],
     ) -> None:
         executor = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._champion = ModelSlot(executor, champion_loaded, load, monotonic, last_good)
         self._challenger = ModelSlot(executor, challenger_loaded, load, monotonic)
+        self._last_good = last_good
+        self._served = served
+        self._trial: tuple[float, int] | None = None
         self._wait = wait
         self._monotonic = monotonic
         self._missing_until = inf
@@ -78,6 +86,31 @@ class Models:
         """Load again what has changed."""
         self._champion.look()
         self._challenger.look()
+
+    def look_at_trial(self, scored: int) -> None:
+        """Keep the champion once it has served.
+
+        Args:
+            scored: Readings that were scored since the component started.
+        """
+        if self._trial is None:
+            return
+        began, before = self._trial
+        if self._monotonic() - began >= self._served and scored - before >= SERVED_READINGS:
+            self._trial = None
+            self._champion.served()
+
+    def begin_trial(self, scored: int) -> None:
+        """A champion is in force from now on.
+
+        Args:
+            scored: As for `look_at_trial`.
+        """
+        self._trial = self._monotonic(), scored
+
+    def end(self) -> None:
+        """The process ends, and not by a model."""
+        self._last_good.end()
 
     def require(self) -> None:
         """Check that a first model has not been missing for too long.

@@ -58,13 +58,14 @@ class Outputs:
         self.router.configuration = configuration
         path, size = self.work_directory / OUTBOX_FILE, configuration.outbox_max_megabytes * 1_000_000
         if self.cloud:
-            self.cloud.configure(qos=configuration.cloud_qos, outbox_bytes=size)
+            self.cloud.configure(qos=configuration.cloud_qos, outbox_bytes=size, probe=self.router.probe())
             return
         self.cloud = CloudPublisher(
             lambda: Outbox(path, max_bytes=size),
             qos=configuration.cloud_qos,
             monotonic=self._monotonic,
             answer=self._answer,
+            probe=self.router.probe(),
         )
         self.cloud.start()
 

@@ -19,7 +19,7 @@ from ml_inference.backoff import Backoff
 from ml_inference.model.bundle import Model, load_model, load_verified
 from ml_inference.model.location import artifact_model_directory
 from ml_inference.model.manifest import MANIFEST_FILE, ModelCheckDeferredError, ModelError
-from ml_inference.serving.last_good import LastGood
+from ml_inference.serving.last_good import MAX_DEATHS, LastGood
 
 FIRST_RETRY = 15.0
 LONGEST_RETRY = 900.0
@@ -60,12 +60,19 @@ def fingerprint(directory: Path) -> tuple[object, ...] | None:
     """Changes with each file of a model, which may come one after the other; None while there is no manifest."""
     try:
         resolved = directory.resolve()
-        files = {entry.name: entry.stat() for entry in os.scandir(resolved)}
+        files = {entry.name: _status(entry) for entry in os.scandir(resolved)}
     except (OSError, RuntimeError, ValueError):  # a loop of links, before Python 3.13; a path that cannot be one
         return None
     if MANIFEST_FILE not in files:
         return None
     return resolved, *sorted((name, file.st_ino, file.st_mtime_ns, file.st_size) for name, file in files.items())
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return entry.stat()
+    except OSError:  # a link that leads nowhere, which need not be the model's
+        return entry.stat(follow_symlinks=False)
 
 
 class ModelSlot:
@@ -78,7 +85,8 @@ class ModelSlot:
         loaded: Told of each load's outcome.
         load: Checks and loads a model directory.
         monotonic: Seconds of a clock that never goes back.
-        last_good: Keeps each model that is loaded, and gives one in place of the first if that is refused.
+        last_good: Keeps each model that has served, and gives one in place of the first if that is refused, or if the
+            process died with it again and again.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class ModelSlot:
         self._monotonic = monotonic
         self._last_good = last_good
         self._has_model = False
+        self._on_trial: Model | None = None
         self._retry = Backoff(monotonic, first=FIRST_RETRY, longest=LONGEST_RETRY)
         self._retry_at = inf
         self._source: Source | None = None
@@ -123,18 +132,41 @@ class ModelSlot:
         self._seen, self._retry_at = seen, inf
         self._executor.submit(self._work, self._source)
 
+    def served(self) -> None:
+        """The model that was loaded last has served: keep it."""
+        self._executor.submit(self._keep)
+
     # On the executor.
+
+    def _keep(self) -> None:
+        if self._last_good and self._on_trial:
+            self._last_good.keep_model(self._on_trial)
+            self._on_trial = None
 
     def _work(self, source: Source) -> None:
         loaded = self._try(source)
-        if loaded.model is not None:
-            if self._last_good:
-                self._last_good.keep_model(loaded.model)
-        elif self._last_good and not self._has_model and self._last_good.model_directory.exists():
-            other = self._try(replace(source, directory=self._last_good.model_directory))
-            loaded = replace(loaded, model=other.model)
+        if self._last_good and not self._has_model:
+            loaded = self._prefer_last_good(loaded, self._last_good)
+        if loaded.model is not None and loaded.problem is None:
+            on_trial = self._last_good is not None and self._last_good.begin_trial(loaded.model)
+            self._on_trial = loaded.model if on_trial else None
         self._has_model |= loaded.model is not None
         self._loaded(loaded)
+
+    def _prefer_last_good(self, loaded: Loaded, last_good: LastGood) -> Loaded:
+        """At the start: the copy in place of a model that is refused, or that the process died with again and again."""
+        if not last_good.model_directory.exists():
+            return loaded
+        if loaded.model is None:
+            other = self._try(replace(loaded.source, directory=last_good.model_directory))
+            return replace(loaded, model=other.model)
+        deaths = last_good.deaths(loaded.model)
+        if deaths < MAX_DEATHS:
+            return loaded
+        other = self._try(replace(loaded.source, directory=last_good.model_directory))
+        if other.model is None:
+            return loaded
+        return replace(loaded, model=other.model, problem=f"the process died {deaths} times in a row with this model")
 
     def _try(self, source: Source) -> Loaded:
         try:

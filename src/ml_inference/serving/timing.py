@@ -22,6 +22,7 @@ class Timing:
             silence.
         model_poll: Between looks at the model directories.
         model_wait: At the start, for a model that is not there yet: its component may be deployed together with this one.
+        served: For which a new model has to score before it takes the place of the one that is kept for bad times.
         listen_retry: Pause after the input topic was refused.
         longest_listen_retry: Pause that it grows to.
         listen_grace: For which a new input topic may be refused before that counts as a problem.
@@ -44,6 +45,7 @@ class Timing:
     configuration_poll: float = 30.0
     model_poll: float = 2.0
     model_wait: float = 5.0
+    served: float = 300.0
     listen_retry: float = 1.0
     longest_listen_retry: float = 30.0
     listen_grace: float = 30.0

@@ -21,10 +21,11 @@ from ml_inference.delivery.cloud import MAX_EXPLAINED_REFUSALS, SPILL_SECONDS, C
 from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS
 from ml_inference.delivery.outbox.outbox import Outbox
 from ml_inference.delivery.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE, Pacer
-from ml_inference.delivery.routing import Message
-from ml_inference.delivery.window import UNCONFIRMED_MESSAGES, WINDOW
+from ml_inference.delivery.reach import PROBE_SECONDS
+from ml_inference.delivery.routing import PROBE_ID, Message
+from ml_inference.delivery.window import SPOOLED_SECONDS, UNCONFIRMED_MESSAGES, WINDOW
 from ml_inference.greengrass.session import Connector, Session
-from ml_inference.limits import CLOUD_ANSWER_SECONDS, LITE_DEAD_NETWORK_SECONDS
+from ml_inference.limits import CLASSIC_SPOOL_BYTES, CLOUD_ANSWER_SECONDS, LITE_DEAD_NETWORK_SECONDS
 from support.clocks import Clock, LongestPauses, until
 from support.sessions import BROKEN, FORBIDDEN, INVALID, REFUSED, Call, FakeSession
 
@@ -1049,3 +1050,192 @@ def test_over_the_sdk_stopping_leaves_what_was_not_answered_in_the_outbox(
     publisher.stop(1.0)
     assert not publisher._thread.is_alive()
     assert left_behind(tmp_path) == all_of(20)
+
+
+# A nucleus that spools: classic.
+
+PROBE = Message("results/core/probe", b"{}", id=PROBE_ID)
+
+
+class ClassicBench(Bench):
+    """A publisher on a classic nucleus: it takes what is of QoS 1, and what is of QoS 0 while it is online."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.publisher.configure(qos=1, outbox_bytes=ROOMY, probe=PROBE)
+        self.online = True
+        self.answered = 0
+
+    def attach(self) -> FakeSession:
+        self.session = FakeSession()
+        self.session.spools = True
+        self.answered = 0
+        self.publisher.attach(cast("Session", self.session))
+        return self.session
+
+    def run(self, seconds: float) -> None:
+        """Let time pass and the nucleus answer."""
+        until = self.clock() + seconds
+        while True:
+            nap = self.step()
+            for call in self.session.open():
+                call.answer(REFUSED if call.qos == 0 and not self.online else None)
+            if self.session.calls[self.answered :]:
+                self.answered = len(self.session.calls)
+                continue
+            assert nap is not None
+            if self.clock() + nap > until:
+                self.clock.moment = until
+                return
+            self.clock.moment += nap + 1e-6
+
+    def sent(self) -> list[str]:
+        return [name(call) for call in self.session.calls if call.qos == 1]
+
+    def probes(self) -> int:
+        return sum(call.topic == PROBE.topic for call in self.session.calls)
+
+
+@pytest.fixture
+def classic(tmp_path: Path) -> Iterator[ClassicBench]:
+    bench = ClassicBench(tmp_path)
+    yield bench
+    bench.outbox.close()
+
+
+def test_classic_is_asked_before_the_first_result_and_now_and_then_while_results_go(classic: ClassicBench) -> None:
+    classic.attach()
+    classic.run(60)
+    assert classic.session.calls == []  # nothing to send, nothing to ask
+    classic.offer(message(1))
+    classic.step()
+    assert [(call.topic, call.qos) for call in classic.session.calls] == [(PROBE.topic, 0)]
+    for number in range(2, 62):
+        classic.run(1)
+        classic.offer(message(number))
+    classic.run(1)
+    assert classic.sent() == [f"id-{number}" for number in range(1, 62)]
+    assert 60 / PROBE_SECONDS <= classic.probes() <= 60 / PROBE_SECONDS + 2
+    assert classic.publisher.counts().delivered == 61
+    assert classic.stored() == []
+
+
+def test_while_classic_is_offline_results_wait_in_the_outbox_and_not_in_its_spool(
+    classic: ClassicBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    classic.attach()
+    classic.online = False
+    for number in range(100):
+        classic.offer(message(number))
+        classic.run(1)
+    assert classic.sent() == []
+    assert classic.publisher.offline
+    assert "no network" in str(classic.publisher.problem)
+    assert (classic.publisher.counts().waiting, classic.publisher.counts().delivered) == (100, 0)
+    assert classic.stored() == [f"id-{number}" for number in range(100)]
+    assert classic.probes() < 20
+    classic.online = True
+    classic.run(LONGEST_PAUSE + 20)
+    assert classic.sent() == [f"id-{number}" for number in range(100)]
+    assert not classic.publisher.offline
+    assert classic.publisher.problem is None
+    assert classic.publisher.counts().delivered == 100
+    assert [caplog.text.count(text) for text in ("out of reach", "can be reached again")] == [1, 1]
+
+
+def test_what_classic_took_last_is_taken_back_when_it_proves_to_be_offline(classic: ClassicBench) -> None:
+    classic.attach()
+    for number in range(200):  # one a second
+        if number == 195:
+            classic.online = False  # found out when the next probe is due
+        classic.offer(message(number))
+        classic.run(1)
+    classic.run(PROBE_SECONDS)
+    counts = classic.publisher.counts()
+    first = 200 - counts.waiting
+    assert 205 - SPOOLED_SECONDS - PROBE_SECONDS <= first <= 205 - SPOOLED_SECONDS
+    assert classic.stored() == [f"id-{number}" for number in range(first, 200)]
+    assert counts.delivered == first
+    classic.online = True
+    classic.run(LONGEST_PAUSE + 20)
+    assert classic.publisher.counts().delivered == 200
+    assert set(classic.sent()) == {f"id-{number}" for number in range(200)}
+
+
+def test_no_more_is_remembered_than_classics_spool_can_hold(classic: ClassicBench) -> None:
+    classic.attach()
+    for number in range(400):
+        classic.offer(message(number, size=20_000))
+        classic.run(0.1)
+    classic.online = False
+    classic.offer(message(400))
+    classic.run(PROBE_SECONDS + 1)
+    assert sum(len(held.message.payload) for held in classic.outbox.peek(1_000)) <= CLASSIC_SPOOL_BYTES + 20_000
+    assert len(classic.stored()) > 100
+
+
+def test_at_the_end_classic_is_asked_once_more_and_what_it_may_lose_is_kept(classic: ClassicBench) -> None:
+    classic.attach()
+    classic.offer(message(0))
+    classic.run(1)
+    classic.offer(message(1), message(2))
+    classic.run(1)
+    assert classic.publisher.counts().delivered == 3
+    classic.publisher._deliver_until = classic.clock() + 1.5
+    classic.step()
+    last = classic.session.open()
+    assert [call.qos for call in last] == [0]
+    last[0].answer(REFUSED)
+    assert classic.finish(1.5) == ["id-0", "id-1", "id-2"]
+    assert classic.publisher.counts().delivered == 0
+
+
+def test_at_the_end_nothing_is_waited_for_where_there_is_nothing_to_ask(classic: ClassicBench) -> None:
+    classic.attach()
+    began = classic.clock()
+    assert classic.finish(1.5) == []
+    assert classic.clock() == began
+
+
+def test_what_no_probe_vouched_for_goes_again_when_the_connection_to_classic_is_lost(classic: ClassicBench) -> None:
+    classic.attach()
+    for number in range(30):
+        classic.offer(message(number))
+        classic.run(1)
+    classic.publisher.detach()
+    classic.attach()
+    classic.run(1)
+    again = classic.sent()
+    assert 0 < len(again) <= PROBE_SECONDS + 1
+    assert again == [f"id-{number}" for number in range(30 - len(again), 30)]
+
+
+@pytest.mark.parametrize("answer", [FORBIDDEN, INVALID])
+def test_where_it_may_not_ask_the_spool_is_believed_and_that_is_said(
+    classic: ClassicBench, answer: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    classic.attach()
+    classic.offer(message(0), message(1))
+    classic.step()
+    (probe,) = classic.session.open()
+    probe.answer(answer)
+    classic.online = False
+    classic.run(30)
+    assert classic.sent() == ["id-0", "id-1"]
+    assert classic.probes() == 1
+    assert classic.publisher.counts().delivered == 2
+    assert caplog.text.count("CloudProbeTopic") == 1
+
+
+def test_a_full_spool_is_no_reason_to_send_everything_again(classic: ClassicBench) -> None:
+    classic.attach()
+    for number in range(50):
+        classic.offer(message(number))
+        classic.run(0.1)
+    classic.offer(message(50))
+    classic.step()
+    classic.session.open()[-1].answer(REFUSED)
+    classic.run(30)
+    assert classic.sent().count("id-49") == 1
+    assert classic.publisher.counts().delivered == 51

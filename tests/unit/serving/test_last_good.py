@@ -85,3 +85,51 @@ def test_what_an_interrupted_copy_left_is_not_taken_for_part_of_the_model(
     kept.keep_model(load_model(model_directory))
     assert {path.name for path in kept.model_directory.iterdir()} == {"manifest.json", "booster.ubj"}
     assert not leftover.exists()
+
+
+def test_a_copy_is_refreshed_when_anything_of_the_model_differs(kept: LastGood, tmp_path: Path) -> None:
+    model = train_small(tmp_path / "model")
+    (model / "manifest.sig").write_text("by the old key")
+    loaded = load_model(model)
+    kept.keep_model(loaded)
+    (model / "manifest.sig").write_text("by a new key")
+    assert not kept.begin_trial(loaded)  # the same model, so nothing has to prove itself
+    assert (kept.model_directory / "manifest.sig").read_text() == "by a new key"
+    booster = kept.model_directory / "booster.ubj"
+    booster.write_bytes(booster.read_bytes()[:-10])
+    kept.begin_trial(loaded)
+    assert booster.read_bytes() == (model / "booster.ubj").read_bytes()
+
+
+def test_a_model_is_on_trial_until_it_has_served_and_the_one_before_is_kept_meanwhile(
+    kept: LastGood, tmp_path: Path
+) -> None:
+    first, second = (load_model(train_small(tmp_path / version, version=version)) for version in ("1.0.0", "2.0.0"))
+    assert not kept.begin_trial(first)
+    assert kept.begin_trial(second)
+    assert load_model(kept.model_directory).manifest.version == "1.0.0"
+    kept.keep_model(second)
+    assert load_model(kept.model_directory).manifest.version == "2.0.0"
+    assert kept.deaths(second) == 0
+
+
+def test_deaths_count_by_model_and_an_end_that_was_meant_is_none(kept: LastGood, tmp_path: Path) -> None:
+    first, second, third = (
+        load_model(train_small(tmp_path / version, version=version)) for version in ("1.0.0", "2.0.0", "3.0.0")
+    )
+    kept.keep_model(first)
+    for deaths in range(3):
+        assert LastGood(tmp_path / "work" / "last-good").deaths(second) == deaths
+        kept.begin_trial(second)
+    kept.end()
+    assert kept.deaths(second) == 2
+    kept.begin_trial(third)
+    assert (kept.deaths(second), kept.deaths(third)) == (0, 1)
+    kept._trial.write_text("{")
+    assert kept.deaths(third) == 0
+
+
+def test_a_copy_that_was_interrupted_between_its_two_renames_is_there_again(kept: LastGood, tmp_path: Path) -> None:
+    kept.keep_model(load_model(train_small(tmp_path / "model")))
+    kept.model_directory.rename(kept.model_directory.with_name("model.old"))
+    assert load_model(LastGood(tmp_path / "work" / "last-good").model_directory).manifest.version == "1.0.0"

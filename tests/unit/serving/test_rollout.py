@@ -305,3 +305,13 @@ def test_versions_compare_by_their_numbers(version: str, minimum: str, allowed: 
     else:
         with pytest.raises(ModelError, match="is older than"):
             require_version(version, minimum)
+
+
+def test_a_link_that_leads_nowhere_beside_the_model_does_not_stop_the_watch(slot: Slot, tmp_path: Path) -> None:
+    directory = train_small(tmp_path / "model")
+    (directory / "dangling").symlink_to(tmp_path / "nowhere")
+    slot.slot.want(Source(directory))
+    train_small(tmp_path / "next", version="2.0.0")
+    for path in (tmp_path / "next").iterdir():
+        path.replace(directory / path.name)
+    assert slot.look() == ["1.0.0", "2.0.0"]
