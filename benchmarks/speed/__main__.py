@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="speed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", type=Path, default=Path("artifacts/model"), help="model directory (%(default)s)")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of an environment as a device has it")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="of an environment as a device has it"
+    )
     parser.add_argument("--quick", action="store_true", help="a minute in place of ten")
     parser.add_argument("--rounds", type=int, help="turns of each contestant (default: 5, quick 2)")
     parser.add_argument("--profile", choices=("lite", "classic"), default="lite", help="runtime (%(default)s)")

@@ -162,9 +162,7 @@ class Contestant:
         return self._process.pid
 
 
-def ours(
-    name: str, nucleus: Nucleus, python: Path, model: Path, *, cloud: bool, abnormal: bool = False
-) -> Contestant:
+def ours(name: str, nucleus: Nucleus, python: Path, model: Path, *, cloud: bool, abnormal: bool = False) -> Contestant:
     """The component, as it is shipped."""
     settings = {
         "InputTopic": f"{name}/in",
@@ -266,8 +264,12 @@ def show(found: dict[str, Any]) -> list[str]:
             rates = [one.rate / other.rate for one, other in zip(turns, reference, strict=True)]
             p50 = [one.delay(50) for one in turns]
             p99 = [one.delay(99) for one in turns]
-            over50 = statistics.median(one.delay(50) - other.delay(50) for one, other in zip(turns, reference, strict=True))
-            over99 = statistics.median(one.delay(99) - other.delay(99) for one, other in zip(turns, reference, strict=True))
+            over50 = statistics.median(
+                one.delay(50) - other.delay(50) for one, other in zip(turns, reference, strict=True)
+            )
+            over99 = statistics.median(
+                one.delay(99) - other.delay(99) for one, other in zip(turns, reference, strict=True)
+            )
             rows.append(
                 f"| {load} | {name} | {statistics.median(one.rate for one in turns):,.0f} ({statistics.median(rates):.2f}) "
                 f"| {1e3 * statistics.median(one.seconds for one in turns):.2f} ms "
@@ -276,5 +278,7 @@ def show(found: dict[str, Any]) -> list[str]:
                 f"| {1e3 * over50:+.2f} / {1e3 * over99:+.2f} ms |"
             )
     rows += ["", "| component | start to ready | memory in the end |", "| --- | --- | --- |"]
-    rows += [f"| {name} | {found['started'][name]:.2f} s | {memory:.0f} MiB |" for name, memory in found["memory"].items()]
+    rows += [
+        f"| {name} | {found['started'][name]:.2f} s | {memory:.0f} MiB |" for name, memory in found["memory"].items()
+    ]
     return rows

@@ -51,7 +51,7 @@ def _values(number: int, *, abnormal: bool, seed: int) -> Iterator[list[float]]:
     """Consecutive readings of one machine in one condition, over and over."""
     fleet = Fleet(machines=number + 1, seed=seed)
     values = many.read(fleet.machines[number], count=_LENGTH, step=1.0).values
-    values = values[values[:, SENSORS.index("wRMSCurrent")] > 20.0]  # noqa: PLR2004 - it runs
+    values = values[values[:, SENSORS.index("wRMSCurrent")] > 20.0]  # it runs
     if abnormal:
         values[:, 1:3] *= 1.6
         values[:, 0] += 12.0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import xgboost
 
+from ml_inference.model.compiled import MAX_BYTES as MAX_COMPILED_BYTES
 from ml_inference.model.forest import read_forest
 from ml_inference.model.golden import check_golden
 from ml_inference.model.manifest import (
@@ -81,7 +82,8 @@ def load_model(
     _check_objective(booster, manifest)
     if not walked:
         read_forest(booster)
-    model = Model(manifest=manifest, scorer=Scorer(booster, len(manifest.column_names)), directory=directory)
+    objective = manifest.objective if len(data) <= MAX_COMPILED_BYTES else ""
+    model = Model(manifest, Scorer(booster, len(manifest.column_names), objective), directory)
     check_golden(model.manifest, model.scorer)
     return model
 

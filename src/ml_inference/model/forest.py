@@ -20,6 +20,7 @@ from ml_inference.model.manifest import ModelError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 _LEAF = -1
 
@@ -34,6 +35,7 @@ class Tree:
         parent: Of each node; -1 for the root and for nodes that no reading reaches.
         feature: The column that a node splits by.
         threshold: A value below it goes left; in a leaf its output.
+        default_left: Whether a missing value goes left.
         gain: How much the split improved the training loss.
         categories: Of the nodes that split by category: the codes that go right.
     """
@@ -43,6 +45,7 @@ class Tree:
     parent: Ints
     feature: Ints
     threshold: Floats
+    default_left: Bools
     gain: Floats
     categories: Mapping[int, Ints]
 
@@ -82,15 +85,18 @@ def _read_tree(number: int, held: Mapping[str, Any], features: int) -> Tree:
     right = np.array(held["right_children"], dtype=np.int64)
     feature = np.array(held["split_indices"], dtype=np.int64)
     threshold = np.array(held["split_conditions"], dtype=np.float64)
+    default_left = np.array(held["default_left"], dtype=np.bool_)
     gain = np.array(held["loss_changes"], dtype=np.float64)
     claimed = np.array(held["parents"], dtype=np.int64)
-    if not len(left) or any(len(column) != len(left) for column in (right, feature, threshold, gain, claimed)):
+    if not len(left) or any(
+        len(column) != len(left) for column in (right, feature, threshold, default_left, gain, claimed)
+    ):
         raise ModelError(f"booster: is damaged: the arrays of tree {number} differ in length")
     parent = _walk(number, left, right)
     inner = parent != _LEAF
     if (claimed[inner] != parent[inner]).any():
         raise ModelError(f"booster: is damaged: tree {number} is not a tree")
-    tree = Tree(left, right, parent, feature, threshold, gain, _categories(held))
+    tree = Tree(left, right, parent, feature, threshold, default_left, gain, _categories(held))
     splits = tree.splits
     if len(splits) and not ((feature[splits] >= 0) & (feature[splits] < features)).all():
         raise ModelError(f"booster: is damaged: tree {number} splits by a feature that does not exist")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
+from ml_inference.model.compiled import compile_booster
 from ml_inference.model.manifest import ModelError
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -29,10 +30,12 @@ class Scorer:
     Args:
         booster: The loaded booster; this object becomes its only user.
         features: Number of columns.
+        objective: The booster's, for scoring single readings without XGBoost; "" for always with it.
     """
 
-    def __init__(self, booster: xgboost.Booster, features: int) -> None:
+    def __init__(self, booster: xgboost.Booster, features: int, objective: str = "") -> None:
         booster.set_param({"nthread": 1})
+        self._single = compile_booster(booster, objective) if objective else None
         self._booster = booster
         self._features = features
         # A new array for each reading costs more than the copy into this one.
@@ -51,6 +54,8 @@ class Scorer:
             ModelError: The booster cannot predict in place (a linear booster) or gives scores that are not finite.
         """
         if len(rows) == 1:
+            if self._single is not None:
+                return [self._single(rows[0])]
             self._row[0] = rows[0]
             matrix = self._row
         else:
