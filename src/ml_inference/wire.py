@@ -106,6 +106,9 @@ class ToCloud(TypedDict):
 
     thing_name: str
     id: Annotated[str, Field(description="the same in a repeat, by which a consumer can drop it")]
+    sequence: NotRequired[
+        Annotated[int, Field(ge=1, description="goes on over restarts: a number that never comes was lost")]
+    ]
 
 
 class Probe(TypedDict):
@@ -175,6 +178,9 @@ class Cloud(TypedDict):
     unwanted: Count
     carried_over: Count
     offline: bool
+    lost: NotRequired[
+        Annotated[int, Field(ge=1, description="readings that the process before held when it was killed, at most")]
+    ]
 
 
 class Local(TypedDict):

@@ -223,10 +223,36 @@ def test_what_waits_survives_kill_9(line: Line) -> None:
     line.kill()
     line.nucleus.faults.clear()
     line.start()
-    assert numbers(line.cloud.take(20)) == list(range(20))
+    arrived = line.cloud.take(20)
+    assert numbers(arrived) == list(range(20))
+    send(line, 20, 21)
+    arrived.append(line.cloud.next())
+    assert [message["sequence"] for message in arrived] == list(range(1, 22))
     cloud = line.finish()["cloud"]
-    assert (cloud["carried_over"], cloud["delivered"]) == (20, 20)
+    assert (cloud["carried_over"], cloud["delivered"]) == (20, 21)
     assert line.cloud.here() == []
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_what_kill_9_costs_is_said_and_shows_as_a_gap(line: Line) -> None:
+    cut_off(line)
+    send(line, 0, 20)
+    line.results.take(20)
+    until_on_disk(line, 19)
+    send(line, 20, 25)
+    line.results.take(5)
+    line.kill()  # within the 0.2 s, as a rule
+    line.nucleus.faults.clear()
+    line.start(HealthIntervalSeconds=1)
+    send(line, 25, 26)
+    line.results.next()
+    health = line.health.until(lambda health: health["cloud"]["waiting"] == 0 and health["counters"]["scored"] == 1)
+    arrived = {message["correlation_id"]: message["sequence"] for message in line.in_cloud()}
+    assert arrived == {number: number + 1 for number in arrived}
+    assert arrived.keys() >= {*range(20), 25}
+    missing = 26 - len(arrived)
+    assert missing <= health["cloud"].get("lost", 0) <= 5
+    assert line.says("the process before was killed") or not missing
 
 
 @pytest.mark.parametrize("profile", ["lite"])

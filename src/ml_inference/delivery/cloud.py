@@ -46,6 +46,7 @@ class CloudPublisher:
         answer: Seconds without an answer after which a publish counts as refused.
         pacer: Decides how fast; None for the usual one.
         probe: What asks a nucleus that spools whether it is online; None for no such question.
+        hold: Told how many readings are in memory only, whenever that changes; must not wait.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class CloudPublisher:
         answer: float = CLOUD_ANSWER_SECONDS,
         pacer: Pacer | None = None,
         probe: Message | None = None,
+        hold: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._monotonic = monotonic
         self._pacer = pacer or Pacer(monotonic)
@@ -68,7 +70,7 @@ class CloudPublisher:
         self._resized: int | None = None
         self._backlog = Backlog()
         self._window = Window(monotonic, answer)
-        self._ledger = Ledger()
+        self._ledger = Ledger(hold)
         self._deliver_until: float | None = None
         self._out_of_reach_since: float | None = None
         self._errors = Occurrences()

@@ -61,7 +61,7 @@ def shorten(item: JsonObject, limit: int) -> JsonObject:
     if len(dump(shorter)) <= limit:
         return shorter
     error = FieldError((), "result_too_large", f"Result of {size} bytes is larger than a message may be")
-    kept = ("index", "correlation_id", "equipment_id", "thing_name", "id")
+    kept = ("index", "correlation_id", "equipment_id", "thing_name", "id", "sequence")
     return {key: item[key] for key in kept if key in item} | {"error": [error.as_message()]}
 
 

@@ -9,7 +9,7 @@ Not locked: `CloudPublisher` calls it under its own lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ml_inference.delivery.outbox.outbox import Outbox
@@ -43,18 +43,31 @@ class CloudCounts:
 class Ledger:
     """Where every scored reading for the cloud is.
 
+    Args:
+        hold: Told how many readings are in memory or in flight, whenever that changes.
+
     Attributes:
-        in_memory: Readings of messages in memory or in flight.
         recovery: What the outbox reports of its file, a sentence each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Callable[[int], None] = lambda _: None) -> None:
         self._offered = self._delivered = self._unwanted = self._carried_over = 0
         self._dropped = 0
         self._expired_in_outbox = 0
         self._on_disk = 0
-        self.in_memory = 0
+        self._in_memory = 0
+        self._hold = hold
         self.recovery: Sequence[str] = ()
+
+    @property
+    def in_memory(self) -> int:
+        """Readings of messages in memory or in flight."""
+        return self._in_memory
+
+    @in_memory.setter
+    def in_memory(self, readings: int) -> None:
+        self._in_memory = readings
+        self._hold(readings)
 
     def offered(self, wanted: int, unwanted: int) -> None:
         """Readings came: some for the cloud, which now wait in memory, and some that it does not want."""

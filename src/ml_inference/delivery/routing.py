@@ -50,6 +50,7 @@ class Router:
         thing_name: The device's name in AWS IoT.
         monotonic: Seconds of a clock that never goes back.
         message_id: Gives an id to each message to the cloud, by which a consumer can drop a repeat.
+        sequence: Gives each result message to the cloud its number, by which a consumer can see a gap; None for none.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Router:
         thing_name: str,
         monotonic: Callable[[], float],
         message_id: Callable[[], str],
+        sequence: Callable[[], int] | None = None,
     ) -> None:
         self.configuration = configuration
         self._thing_name = thing_name
         self._monotonic = monotonic
         self._message_id = message_id
+        self._sequence = sequence
         self._tokens = float(ERROR_BURST)
         self._refilled = monotonic()
         self._last_to_cloud: OrderedDict[str, float] = OrderedDict()
@@ -162,8 +165,8 @@ class Router:
                 messages.append(self._message(topic, _as_item(group[0]) | extra, group, to_cloud=to_cloud))
                 continue
             envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | extra
-            # An id is some 30 bytes.
-            parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 40 * to_cloud)
+            # An id and a sequence are some 30 bytes each.
+            parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 75 * to_cloud)
             start = 0
             for message in parts:
                 end = start + len(message["results"])
@@ -177,6 +180,8 @@ class Router:
         identifier = self._message_id() if to_cloud else ""
         if to_cloud:
             message["id"] = identifier
+            if self._sequence is not None:
+                message["sequence"] = self._sequence()
         results = [item for item in items if isinstance(item, Result)]
         # A model with alarms says by them what must not be lost.
         alarm = any(result.abnormal and not result.has_alarms for result in results)

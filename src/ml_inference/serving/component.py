@@ -465,6 +465,7 @@ class Component:
         local.drain(max(0.0, deadline - self._monotonic() - 0.3 * total))
         if cloud:
             cloud.stop(max(0.0, deadline - self._monotonic() - 0.1 * total))
+        self._outputs.close()
         self._publish_health()
         if not local.drain(max(0.0, deadline - self._monotonic())):
             logger.warning("%d local messages were not confirmed by the nucleus", local.unconfirmed)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from ml_inference.delivery.cloud import CloudPublisher
 from ml_inference.delivery.encoding import dump
+from ml_inference.delivery.ledger import CloudCounts
 from ml_inference.limits import MAX_PAYLOAD_BYTES
 from ml_inference.model.bundle import Model
 from ml_inference.model.ranges import training_range
@@ -122,11 +124,15 @@ class Health:
             "uptime_seconds": round(self._monotonic() - self._started, 1),
             "model": self._model(),
             "counters": counts.as_message(),
-            "cloud": cloud_counts.as_message() | {"offline": cloud.offline} if cloud and cloud_counts else None,
+            "cloud": self._cloud(cloud, cloud_counts) if cloud and cloud_counts else None,
             "local": {"published": local.published, "failed": local.failed},
             "problems": {key: text[:MAX_PROBLEM_CHARACTERS] for key, text in self._problems(worker).items() if text},
         }
         return message | (worker.as_message() if worker else {})
+
+    def _cloud(self, cloud: CloudPublisher, counts: CloudCounts) -> dict[str, Any]:
+        lost = self._outputs.lost
+        return counts.as_message() | {"offline": cloud.offline} | ({"lost": lost} if lost else {})
 
     def _model(self) -> dict[str, Any] | None:
         model = self._models.in_force

@@ -15,8 +15,10 @@ from ml_inference.delivery.cloud import CloudPublisher
 from ml_inference.delivery.local import LocalPublisher
 from ml_inference.delivery.outbox.outbox import Outbox
 from ml_inference.delivery.routing import Message, Router
+from ml_inference.delivery.sequence import Sequence as CloudSequence
 from ml_inference.greengrass.session import Session
 
+SEQUENCE_FILE = "sequence"
 OUTBOX_FILE = Path("outbox") / "outbox.sqlite"
 
 
@@ -49,7 +51,8 @@ class Outputs:
         self.work_directory = work_directory
         self._answer = answer
         self._monotonic = monotonic
-        self.router = Router(configuration, thing_name, monotonic, _message_ids())
+        self._sequence = CloudSequence(work_directory / SEQUENCE_FILE)
+        self.router = Router(configuration, thing_name, monotonic, _message_ids(), self._sequence.next)
         self.local = LocalPublisher(monotonic)
         self.cloud: CloudPublisher | None = None
 
@@ -66,6 +69,7 @@ class Outputs:
             monotonic=self._monotonic,
             answer=self._answer,
             probe=self.router.probe(),
+            hold=self._sequence.hold,
         )
         self.cloud.start()
 
@@ -85,6 +89,15 @@ class Outputs:
         """Take messages for the cloud, and the number of readings not wanted there; does not wait."""
         if self.cloud:
             self.cloud.offer(messages, unwanted)
+
+    @property
+    def lost(self) -> int:
+        """Readings for the cloud that the process before lost when it was killed, at most."""
+        return self._sequence.lost
+
+    def close(self) -> None:
+        """Nothing comes any more, and what came is delivered or kept."""
+        self._sequence.close()
 
 
 def _message_ids() -> Callable[[], str]:
