@@ -118,7 +118,7 @@ def test_health_tells_state_model_and_counters(line: Line) -> None:
 
 
 def test_on_sigterm_everything_received_is_scored_and_published_in_order(line: Line) -> None:
-    for number in range(300):
+    for number in range(1_000):
         line.send_json(NORMAL | {"correlation_id": number})
     line.results.next()
     assert line.terminate() == 0

@@ -72,6 +72,11 @@ class Backlog:
         self._messages.extendleft(reversed(taken))
 
     @property
+    def has_alarm(self) -> bool:
+        """Whether an alarm waits."""
+        return any(message.alarm for _, message in self._messages)
+
+    @property
     def overfull(self) -> bool:
         """Whether there is more than memory should hold."""
         return self.payload_bytes > MEMORY_BYTES

@@ -29,6 +29,10 @@ from ml_inference.logs import Occurrences
 SPILL_SECONDS = 0.2
 """While the cloud is out of reach the results of this long, in seconds, are written together, to spare the flash. What a
 kill -9 costs then is at most what was scored within it."""
+SPILLED_AT_ONCE = 100
+"""Messages, of usual size, that fit into one transaction of the outbox."""
+DISK_RETRY_SECONDS = 5.0
+"""After which a disk that refused is tried again."""
 LONGEST_NAP = 60.0
 MAX_EXPLAINED_REFUSALS = 3
 """Refusals in a row, over some 50 ms, that a full window alone does not explain."""
@@ -72,7 +76,7 @@ class CloudPublisher:
         self._window = Window(monotonic, answer)
         self._ledger = Ledger(hold)
         self._deliver_until: float | None = None
-        self._out_of_reach_since: float | None = None
+        self._spill_from: tuple[float, bool] | None = None
         self._errors = Occurrences()
         self._reach = Reach(monotonic)
         self._reach.probe = probe
@@ -158,6 +162,11 @@ class CloudPublisher:
         self._thread.join(timeout)
         if self._thread.is_alive():
             logger.error("the outbox did not close within %.1f s", timeout)
+            with self._changed:
+                lost = self._ledger.in_memory
+                self._ledger.dropped(lost)  # the process ends now; what was put is safe without the close
+            if lost:
+                logger.error("%d results for the cloud are lost: the disk did not take them in time", lost)
 
     def _wake(self) -> None:
         self._news = True
@@ -203,7 +212,8 @@ class CloudPublisher:
         self._settle(outbox)
         if self._is_over():
             self._settle(outbox)
-            self._spill(outbox)
+            outbox.hurry()
+            self._spill(outbox, last=True)
             return None
         self._spill_if_due(outbox)
         pause = self._send_next(outbox)
@@ -312,44 +322,59 @@ class CloudPublisher:
             now = self._monotonic()
             many = len(self._backlog) > MEMORY_MESSAGES
             if not self._backlog or not (many or self.offline or self._session is None):
-                self._out_of_reach_since = None
+                self._spill_from = None
                 return
-            if self._out_of_reach_since is None:
-                self._out_of_reach_since = now
-            if not many and now < self._spill_at():
+            if self._spill_from is None:
+                self._spill_from = now, False
+            at_once = (many or self._backlog.has_alarm) and not self._spill_from[1]
+            if now < self._spill_at() and not at_once:
                 return
-        self._spill(outbox)
-        self._out_of_reach_since = None
+        refused = self._spill(outbox)
+        self._spill_from = (self._monotonic(), True) if refused else None
 
     def _spill_at(self) -> float:
         """When results in memory are to be on disk; the answer to an older one, which then belongs before them, may take as long."""
-        if self._out_of_reach_since is None:
+        if self._spill_from is None:
             return inf
+        since, refused = self._spill_from
+        if refused:
+            return since + DISK_RETRY_SECONDS
         awaited = any(flight.stored is None for flight in self._window.flights)
-        return self._out_of_reach_since + SPILL_SECONDS * (2 if awaited else 1)
+        return since + SPILL_SECONDS * (2 if awaited else 1)
 
-    def _spill(self, outbox: Outbox) -> None:
-        """Move what waits in memory to disk."""
+    def _spill(self, outbox: Outbox, *, last: bool = False) -> bool:
+        """Move what waits in memory to disk, a transaction at a time, so that the books never run ahead of it.
+
+        What the disk refuses stays in memory, but for the last time.
+
+        Returns:
+            Whether it did.
+        """
         with self._changed:
             taken = self._backlog.take_all()
-        if not taken:
-            return
-        messages = [message for _, message in taken]
-        try:
-            outbox.put(
-                [
-                    OutboxMessage(message.id, message.topic, message.payload, self._qos, message.alarm, message.weight)
-                    for message in messages
-                ]
-            )
-        except BaseException:
+        while taken:
+            some, taken = taken[:SPILLED_AT_ONCE], taken[SPILLED_AT_ONCE:]
+            messages = [message for _, message in some]
+            try:
+                report = outbox.put([self._kept(message) for message in messages], expire_refused=last)
+            except BaseException:
+                with self._changed:
+                    self._backlog.return_all(some + taken)
+                raise
+            handled = len(messages) - report.refused
             with self._changed:
-                self._backlog.return_all(taken)
-            raise
-        with self._changed:
-            for message in messages:
-                self._backlog.forget(message)
-            self._ledger.settle(outbox, stored=sum(message.weight for message in messages))
+                for message in messages[:handled]:
+                    self._backlog.forget(message)
+                self._ledger.settle(outbox, stored=sum(message.weight for message in messages[:handled]))
+                if report.refused:
+                    self._backlog.return_all(some[handled:] + taken)
+                    if self._backlog.overfull:
+                        self._shed()
+                    return True
+        return False
+
+    def _kept(self, message: Message) -> OutboxMessage:
+        return OutboxMessage(message.id, message.topic, message.payload, self._qos, message.alarm, message.weight)
 
     def _send_next(self, outbox: Outbox) -> float:
         """Send one message if the pace allows; new results before old ones.

@@ -47,7 +47,7 @@ class Ledger:
         hold: Told how many readings are in memory or in flight, whenever that changes.
 
     Attributes:
-        recovery: What the outbox reports of its file, a sentence each.
+        recovery: What is wrong with the outbox's file, or happened to it within the last hour, a sentence each.
     """
 
     def __init__(self, hold: Callable[[int], None] = lambda _: None) -> None:
@@ -107,7 +107,7 @@ class Ledger:
         self._expired_in_outbox = outbox.expired.weight + outbox.lost.weight
         # The rest was found in the file: at the start, or when a file that could not be used can be used again.
         self._carried_over += self._on_disk + self._expired_in_outbox - explained
-        self.recovery = outbox.problems
+        self.recovery = outbox.troubles
 
     def counts(self) -> CloudCounts:
         """The counts at this moment."""

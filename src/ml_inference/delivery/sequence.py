@@ -64,17 +64,15 @@ class Sequence:
         """So many readings for the cloud are in memory only."""
         with self._lock:
             if readings != self._in_memory:
-                self._in_memory = readings
+                self._in_memory = max(0, readings)
                 self._write(closed=False)
 
     def close(self) -> None:
-        """Put it on the disk, whatever happens then."""
+        """Nothing comes any more. Does not wait for the flash: a sync can take longer than there is to stop."""
         with self._lock:
             self._write(closed=True)
             if self._file is not None:
-                with suppress(OSError):
-                    os.fsync(self._file)
-                    os.close(self._file)
+                os.close(self._file)
                 self._file = None
 
     def _read(self, file: int) -> int:

@@ -460,7 +460,8 @@ class Component:
         if self._worker and not self._worker.finish(timeout=0.6 * total):
             dropped = self._intake.drop_all()
             local.abandon()
-            self._worker.finish(timeout=0.1 * total)
+            if not self._worker.finish(timeout=0.1 * total):
+                dropped += self._intake.counters.end()
             logger.warning("%d queued messages were dropped: no time was left to score them", dropped)
         local.drain(max(0.0, deadline - self._monotonic() - 0.3 * total))
         if cloud:

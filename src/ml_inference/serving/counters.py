@@ -40,11 +40,13 @@ class Counters:
 
     Attributes:
         lock: Hold it to change or read these counts and others that must agree with them at one moment.
+        over: Whether the process ends and nothing is counted any more; see `end`.
     """
 
     def __init__(self) -> None:
         self.lock = RLock()
         self._received = self._scored = self._rejected = self._dropped = self._queued = 0
+        self.over = False
 
     def arrived(self) -> None:
         """A message was queued."""
@@ -57,6 +59,18 @@ class Counters:
         with self.lock:
             self._queued -= messages
             self._dropped += messages
+
+    def end(self) -> int:
+        """The time to stop is over: what is still being scored is dropped, and nothing that becomes of it counts.
+
+        Returns:
+            How many messages that are.
+        """
+        with self.lock:
+            self.over = True
+            queued = self._queued
+            self.dropped(queued)
+            return queued
 
     def finished(self, *, scored: int, rejected: int) -> None:
         """A queued message was processed.

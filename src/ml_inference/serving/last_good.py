@@ -117,7 +117,8 @@ class LastGood:
         """The process ends because it was asked to, or by its own decision: no model killed it."""
         try:
             if self._began_trial:  # what an earlier process left undone stays so
-                self._write_trial(self._read_trial() | {"running": False})
+                # Not synced: there is little time left, and after a power cut it counts as a death, which it may have been.
+                self._write_trial(self._read_trial() | {"running": False}, sync=False)
         except OSError as error:
             logger.warning("the trial of the model in force cannot be written down: %s", error)
 
@@ -138,10 +139,11 @@ class LastGood:
             return {}
         return trial if isinstance(trial, dict) else {}
 
-    def _write_trial(self, trial: Mapping[str, Any]) -> None:
+    def _write_trial(self, trial: Mapping[str, Any], *, sync: bool = True) -> None:
         fresh = self._beside(self._trial)
         fresh.write_text(json.dumps(trial))
-        _sync(fresh)
+        if sync:
+            _sync(fresh)
         fresh.replace(self._trial)
 
     def _beside(self, path: Path) -> Path:

@@ -266,6 +266,8 @@ class Worker:
             self._compare(arrival, outcome, seconds)
         scored = len(outcome.results)
         with self._intake.counters.lock:
+            if self._intake.counters.over:
+                return  # too late: it is counted as dropped
             self._offer(cloud, unwanted)
             self._intake.counters.finished(scored=scored, rejected=len(outcome.items) - scored)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from greengrass_sandbox import BackgroundNucleus
 from ml_inference.delivery import pacing
 from ml_inference.delivery.backlog import MEMORY_MESSAGES
-from ml_inference.delivery.cloud import MAX_EXPLAINED_REFUSALS, SPILL_SECONDS, CloudPublisher
+from ml_inference.delivery.cloud import DISK_RETRY_SECONDS, MAX_EXPLAINED_REFUSALS, SPILL_SECONDS, CloudPublisher
 from ml_inference.delivery.guard import MAX_LOST_CONNECTIONS
 from ml_inference.delivery.outbox.outbox import Outbox
 from ml_inference.delivery.pacing import BURST, LONGEST_PAUSE, OFFLINE_PAUSE, Pacer
@@ -626,6 +627,70 @@ def test_results_for_which_the_disk_is_too_slow_expire_oldest_normal_ones_first(
     assert bench.publisher._backlog.payload_bytes == 0
 
 
+def fill_the_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the disk takes nothing, until the patch is undone."""
+
+    def refuse(*_: Any) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.outbox, "_transaction", refuse)
+
+
+def test_what_a_full_disk_refuses_stays_in_memory_and_the_problem_ends_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_the_disk(bench, monkeypatch)
+    for number in range(1_500):
+        bench.offer(message(number))
+        if number % 100 == 0:
+            bench.pass_time(SPILL_SECONDS)
+    bench.pass_time(SPILL_SECONDS)
+    counts = bench.publisher.counts()
+    assert (counts.waiting, counts.expired) == (1_500, 0)
+    assert "disk is full" in bench.publisher.recovery[0]
+    monkeypatch.undo()
+    bench.pass_time(DISK_RETRY_SECONDS)
+    assert bench.stored() == [f"id-{number}" for number in range(1_500)]
+    assert bench.publisher.recovery == ()
+    bench.attach()
+    assert bench.deliver_all() == [f"id-{number}" for number in range(1_500)]
+
+
+def test_a_full_disk_is_not_asked_for_each_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_the_disk(bench, monkeypatch)
+    puts = 0
+    put = bench.outbox.put
+
+    def count_puts(*arguments: Any, **options: Any) -> Any:
+        nonlocal puts
+        puts += 1
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(bench.outbox, "put", count_puts)
+    for number in range(2_000):
+        bench.offer(message(number, alarm=number % 2 == 0))
+        bench.pass_time(0.01)
+    assert puts <= 20 / DISK_RETRY_SECONDS + 2
+
+
+def test_what_a_full_disk_refuses_at_the_end_has_expired(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_the_disk(bench, monkeypatch)
+    bench.offer(message(1, weight=3))
+    bench.publisher._deliver_until = bench.clock()
+    assert bench.step() is None
+    counts = bench.publisher.counts()
+    assert (counts.waiting, counts.expired) == (0, 3)
+
+
+def test_an_alarm_is_on_disk_at_once_while_the_cloud_is_out_of_reach(bench: Bench) -> None:
+    bench.offer(message(1))
+    bench.step()
+    assert bench.stored() == []
+    bench.offer(message(2, alarm=True))
+    bench.step()
+    assert bench.stored() == ["id-1", "id-2"]
+
+
 def test_an_error_of_ours_ends_neither_the_delivery_nor_the_accounting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -905,9 +970,43 @@ def test_it_says_so_when_the_disk_does_not_let_it_stop_in_time(
     publisher.offer([message(1)])
     publisher.stop(0.05)
     assert "the outbox did not close within" in caplog.text
+    assert "1 results for the cloud are lost" in caplog.text
+    counts = publisher.counts()
+    assert (counts.waiting, counts.expired) == (0, 1)
     go_on.set()
     publisher._thread.join(SECONDS)
     assert left_behind(tmp_path) == ["id-1"]
+
+
+def test_what_is_put_at_the_end_waits_for_no_slow_flash(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.sqlite", max_bytes=ROOMY)
+    go_on = Event()
+    closing = Event()
+    close = outbox.close
+
+    def close_slowly() -> None:
+        closing.set()
+        go_on.wait(SECONDS)
+        close()
+
+    outbox.close = close_slowly  # type: ignore[method-assign]
+    statements: list[str] = []
+    connection = outbox._database()
+    connection.set_trace_callback(statements.append)
+    publisher = CloudPublisher(lambda: outbox, qos=1, monotonic=time.monotonic)
+    publisher.start()
+    publisher.offer([message(number, alarm=number % 2 == 0) for number in range(1_200)])
+    publisher.stop(2.0)
+    assert closing.is_set()
+    counts = publisher.counts()
+    assert (counts.waiting, counts.expired) == (1_200, 0)
+    # Nothing was synced: neither after a commit nor by a checkpoint.
+    assert {text for text in statements if "synchronous" in text} == {"PRAGMA synchronous=OFF"}
+    assert "PRAGMA wal_autocheckpoint=0" in statements
+    shutil.copytree(tmp_path, tmp_path / "after")  # what the next process finds if this one ends now
+    assert len(left_behind(tmp_path / "after")) == 1_200
+    go_on.set()
+    publisher._thread.join(SECONDS)
 
 
 def test_the_books_balance_at_every_moment_while_threads_offer_answer_and_reconnect(

@@ -967,3 +967,32 @@ class AnyUse(RuleBasedStateMachine):
 
 TestAnyUse = AnyUse.TestCase
 TestAnyUse.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, database=None)
+
+
+def test_memory_in_place_of_a_disk_has_a_bound_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MEMORY_BYTES", 500_000)
+    (tmp_path / "file").write_text("no directory")
+    outbox = Outbox(tmp_path / "file" / "outbox.db", max_bytes=64_000_000)
+    outbox.put([OutboxMessage(f"{number:06}", "t", bytes(1_000), 1, False) for number in range(2_000)])
+    assert 100 < outbox.waiting.messages < 500
+    assert "in memory only" in outbox.troubles[0]
+    outbox.resize(32_000_000)
+    assert outbox.waiting.messages < 500
+    outbox.close()
+
+
+def test_a_problem_ends_when_it_is_over_and_an_event_after_an_hour(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_SECONDS", 0.0)
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.write_text("no directory")
+    outbox = Outbox(path, max_bytes=MAX_BYTES)
+    assert len(outbox.troubles) == 1
+    path.parent.unlink()
+    outbox.put([make("a")])
+    assert outbox.troubles == ()
+    assert len(outbox.problems) == 1
+    outbox._report("something happened")
+    assert outbox.troubles == ("something happened",)
+    monkeypatch.setattr(outbox_module, "EVENT_SECONDS", -1.0)
+    assert outbox.troubles == ()
+    outbox.close()

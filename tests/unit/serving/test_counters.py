@@ -78,3 +78,13 @@ def test_whoever_holds_the_lock_may_count_and_sees_nobody_elses_changes() -> Non
 
 def test_counts_go_over_the_wire_by_name() -> None:
     assert Counts(5, 1, 1, 1, 2).as_message() == {"received": 5, "scored": 1, "rejected": 1, "dropped": 1, "queued": 2}
+
+
+def test_at_the_end_what_is_still_being_scored_is_dropped_and_counted() -> None:
+    counters = Counters()
+    for _ in range(3):
+        counters.arrived()
+    counters.finished(scored=10, rejected=0)
+    assert counters.end() == 2
+    assert counters.over
+    assert counters.snapshot() == Counts(received=12, scored=10, dropped=2)

@@ -78,6 +78,10 @@ _ROW_OVERHEAD_BYTES = 48  # sequence number, header and numbers of a row, at mos
 _LARGE_WHEN_EMPTY_PAGES = 256
 _RETRY_SECONDS = 60.0
 _KEPT_PROBLEMS = 20
+MEMORY_BYTES = 16_000_000
+"""The most that is kept in memory in place of a disk, whatever `max_bytes` says: a gateway has less memory than disk."""
+EVENT_SECONDS = 3_600.0
+"""For which an event, such as a damaged file that was replaced, counts as a problem."""
 _TALLY_COLUMNS = "1, alarm, weight, length(payload)"
 
 _T = TypeVar("_T")
@@ -162,11 +166,13 @@ class PutReport:
         expired: What is gone because of this put: older messages that made room, and messages of this put for which
             there was no room or which the disk refused.
         refusal: Why the disk refused, or "".
+        refused: Messages at the end of this put that the disk refused and the caller keeps, where it asked for that.
     """
 
     repeated: Tally
     expired: Tally
     refusal: str
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,35 @@ class _Limits:
     @property
     def log_bytes(self) -> int:
         return 32 + (self.checkpoint + self.transaction) * _FRAME_BYTES
+
+
+class _Reports:
+    """What goes wrong.
+
+    Attributes:
+        refusal: Why the disk refuses now; "" if it does not.
+        in_place: Why memory is used in place of the disk now; "" if it is not.
+        sentences: What went wrong since the start, the last `_KEPT_PROBLEMS`.
+    """
+
+    def __init__(self) -> None:
+        self._events: tuple[tuple[float, str], ...] = ()
+        self.refusal = ""
+        self.in_place = ""
+        self.sentences: tuple[str, ...] = ()
+
+    def add(self, sentence: str, *, lasts: bool = False) -> None:
+        """Something happened; if it lasts, it is a problem until it is over, else for `EVENT_SECONDS`."""
+        self.sentences = (*self.sentences, sentence)[-_KEPT_PROBLEMS:]
+        if not lasts:
+            self._events = (*self._events, (time.monotonic(), sentence))[-_KEPT_PROBLEMS:]
+        _logger.warning("%s", sentence)
+
+    def now(self) -> tuple[str, ...]:
+        """What is wrong now, and what happened not long ago."""
+        since = time.monotonic() - EVENT_SECONDS
+        lasting = (self.in_place, f"The disk refuses ({self.refusal})." if self.refusal else "")
+        return (*filter(None, lasting), *(sentence for moment, sentence in self._events if moment >= since))
 
 
 @dataclass(slots=True)
@@ -230,8 +265,8 @@ class Outbox:
         Reads and verifies the whole file (half a second for 64 MB on a laptop). A damaged file, or one of another
         schema version, is replaced by a new one with every message that can still be read and is what was stored; the
         file itself is set aside as `.broken`, in place of an earlier one. Where nothing can be written, or another
-        process has the file open, the outbox lives in memory, within the same bound, until nothing waits there and the
-        file can be used (`put` tries once a minute). `problems` tells all this.
+        process has the file open, the outbox lives in memory, within the same bound and `MEMORY_BYTES`, until nothing waits
+        there and the file can be used (`put` tries once a minute). `problems` tells all this.
 
         Args:
             path: The database. Its directory is made with mode 0700, its files with 0600.
@@ -241,15 +276,16 @@ class Outbox:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._on_disk = False
-        self._problems: tuple[str, ...] = ()
-        self._refusal = ""
+        self._reports = _Reports()
         self._waiting = self._expired = self._lost = Tally()
         self._next_sequence = 1
         self._oldest_normal = 0  # no normal message has a lower sequence number
         self._unwritten_removals: set[int] = set()
+        self._max_bytes = 0
         self._limits = _Limits(0, 0, 0)
         self._within_limits = False
         self._retry_at = 0.0
+        self._hurried = False
         self.resize(max_bytes)
 
     @property
@@ -274,15 +310,24 @@ class Outbox:
     @property
     def problems(self) -> tuple[str, ...]:
         """What went wrong since the start, a sentence each, the last 20."""
-        return self._problems
+        return self._reports.sentences
 
-    def put(self, messages: Sequence[OutboxMessage]) -> PutReport:
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong now, a sentence each, and what happened within the last hour."""
+        return self._reports.now()
+
+    def put(self, messages: Sequence[OutboxMessage], *, expire_refused: bool = True) -> PutReport:
         """Keep messages, in this order, after those that wait.
 
         One transaction if it fits into the log's share (some 120 messages of usual size with as many evictions, if
         `max_bytes` is at least 8.5 MB; fewer with less), else several. When space is short the oldest normal messages
         expire, then, only for the sake of an alarm, the oldest alarms; a normal message that finds nothing but alarms
         expires itself, and so does a message too large for a transaction (1 MB; 18 kB at the smallest `max_bytes`).
+
+        Args:
+            messages: In order.
+            expire_refused: Whether what the disk refuses expires; else the caller keeps it, and it is not counted here.
         """
         expired_before = self._expired
         repeated = Tally()
@@ -299,8 +344,9 @@ class Outbox:
                 repeated += change.repeated
         except _RefusedError as error:
             refusal = str(error)
-        self._expired += sum(map(_tally, messages[done:]), Tally())
-        return PutReport(repeated, self._expired - expired_before, refusal)
+        kept = len(messages) - done if refusal and not expire_refused else 0
+        self._expired += sum(map(_tally, messages[done : len(messages) - kept]), Tally())
+        return PutReport(repeated, self._expired - expired_before, refusal, kept)
 
     def peek(self, limit: int) -> list[StoredMessage]:
         """The oldest messages, in order of arrival; at most `limit`. Empty, too, if the disk cannot be read."""
@@ -350,8 +396,8 @@ class Outbox:
             What expired.
         """
         expired_before = self._expired
-        self._limits = _Limits.of(max_bytes)
-        self._within_limits = False
+        self._max_bytes = max_bytes
+        self._bound(on_disk=self._on_disk or not self._connection)
         if self._limits.database:
             if not self._connection:
                 self._open()
@@ -364,8 +410,20 @@ class Outbox:
             self._discard()
         return self._expired - expired_before
 
+    def hurry(self) -> None:
+        """The process is about to end: from now on nothing waits for the flash.
+
+        What is put survives the end of the process, since the kernel has it, and as ever a power cut may take the last half
+        minute. A sync could take seconds, and the nucleus kills.
+        """
+        self._hurried = True
+        with suppress(sqlite3.Error):
+            if self._connection:
+                self._connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
+
     def close(self) -> None:
         """Bring everything into the database file and close it. Never raises; closing again does nothing."""
+        self._hurried = False
         with suppress(_RefusedError):
             self._write_removals()
         if self._connection and not self._on_disk and self._waiting.messages:
@@ -389,7 +447,8 @@ class Outbox:
         change = _Change(self._next_sequence, self._oldest_normal)
         try:
             self._bound_log()
-            connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+            level = "OFF" if self._hurried else "FULL" if sync else "NORMAL"
+            connection.execute(f"PRAGMA synchronous={level}")
             connection.execute("BEGIN IMMEDIATE")
             work(change)
             connection.execute("COMMIT")
@@ -401,8 +460,8 @@ class Outbox:
         self._oldest_normal = change.oldest_normal
         self._waiting += change.added - change.evicted
         self._expired += change.evicted + change.turned_away
-        if self._refusal:
-            self._refusal = ""
+        if self._reports.refusal:
+            self._reports.refusal = ""
             _logger.info("The disk takes messages again.")
         return change
 
@@ -418,9 +477,9 @@ class Outbox:
             except sqlite3.ProgrammingError:
                 raise  # a mistake in this module
             except sqlite3.OperationalError as error:
-                if not self._refusal:
-                    self._report(f"The disk refuses ({error}): what is put meanwhile expires.")
-                self._refusal = str(error)
+                if not self._reports.refusal:
+                    _logger.warning("The disk refuses (%s).", error)
+                self._reports.refusal = str(error)
                 raise _RefusedError(str(error)) from error
             except sqlite3.DatabaseError as error:
                 self._recover(error, in_memory=attempt > 0)
@@ -590,6 +649,7 @@ class Outbox:
         self._retry_at = time.monotonic() + _RETRY_SECONDS
         with suppress(OSError, sqlite3.Error):
             self._open_on_disk()
+            self._reports.in_place = ""
             _logger.info("Messages wait on disk again.")
 
     def _recover(self, error: sqlite3.Error, *, in_memory: bool) -> None:
@@ -622,10 +682,12 @@ class Outbox:
         return max(0, (known or 0) - saved)
 
     def _fall_back_to_memory(self, error: Exception) -> None:
-        self._report(
+        sentence = (
             f"{self.path} cannot be used ({error}): for the time being messages wait in memory only. "
             "What the file holds waits there."
         )
+        self._reports.in_place = sentence
+        self._reports.add(sentence, lasts=True)
         self._retry_at = time.monotonic() + _RETRY_SECONDS
         self._unwritten_removals.clear()
         self._use(open_in_memory(), on_disk=False)
@@ -637,9 +699,13 @@ class Outbox:
         self._waiting = Tally(*map(int, sums)) - sum(_find(connection, self._unwritten_removals).values(), Tally())
         self._next_sequence = max(self._next_sequence, (last or 0) + 1)
         self._oldest_normal = 0
-        self._within_limits = False
+        self._bound(on_disk=on_disk)
         self._on_disk = on_disk
         self._connection = connection
+
+    def _bound(self, *, on_disk: bool) -> None:
+        self._limits = _Limits.of(self._max_bytes if on_disk else min(self._max_bytes, MEMORY_BYTES))
+        self._within_limits = False
 
     def _discard(self) -> None:
         """Turn the outbox off: what waits expires, and the file goes."""
@@ -661,8 +727,7 @@ class Outbox:
             self._connection = None
 
     def _report(self, sentence: str) -> None:
-        self._problems = (*self._problems, sentence)[-_KEPT_PROBLEMS:]
-        _logger.warning("%s", sentence)
+        self._reports.add(sentence)
 
 
 def _encode(text: str) -> bytes:
