@@ -31,6 +31,7 @@ def test_the_lines_real_message_is_scored_locally_and_in_the_cloud_with_its_own_
     cloud = json.loads(raw.payload)
     assert cloud.pop("thing_name") == "sandbox-core"
     assert cloud.pop("id")
+    assert cloud.pop("sequence") == 1
     assert cloud == result
 
 
