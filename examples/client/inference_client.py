@@ -134,14 +134,19 @@ class InferenceClient:
         if not readings:
             return []
         results: dict[int, dict[str, Any]] = {}
+        unlisted = 0
         with self._asked({"readings": list(readings)}, timeout) as next_answer:
-            while len(results) < len(readings):  # a long answer comes in parts
+            while len(results) + unlisted < len(readings):  # a long answer comes in parts
                 answer = next_answer()
                 if "results" in answer:
                     results |= {item["index"]: item for item in answer["results"]}
+                    rejected = answer.get("rejected")
+                    if rejected and answer.get("part", 1) == 1:  # of many only the first are listed
+                        unlisted += rejected["count"] - rejected["listed"]
                 elif "index" not in answer:  # one that was refused alone has its place in the results, too
                     raise RejectedError(answer["errors"])
-        return [results[index] for index in sorted(results)]
+        error = [{"loc": [], "type": "rejected", "msg": "one of many that were rejected"}]
+        return [results.get(index, {"index": index, "error": error}) for index in range(len(readings))]
 
     def close(self) -> None:
         """End the connection."""

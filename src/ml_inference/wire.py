@@ -92,11 +92,19 @@ class TooLarge(TypedDict):
     index: NotRequired[Index]
 
 
+class Rejected(TypedDict):
+    """Of a batch with many rejected readings: how many there are, and how many of them are listed."""
+
+    count: Annotated[int, Field(ge=1)]
+    listed: Count
+
+
 class Batch(TypedDict):
     """The results of a batch, in input order; one part of them where they do not fit one message."""
 
     correlation_id: Correlation
     results: list[Result | RejectedItem]
+    rejected: NotRequired[Rejected]
     part: NotRequired[Annotated[int, Field(ge=1)]]
     parts: NotRequired[Annotated[int, Field(ge=2)]]
 

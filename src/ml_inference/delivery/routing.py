@@ -21,6 +21,10 @@ PROBE_ID = "probe"
 """In place of an id: nobody has to drop a repeat."""
 ERRORS_PER_SECOND = 20
 ERROR_BURST = 200
+MAX_REJECTIONS = 64
+"""Rejected readings of a batch that are all listed in its results."""
+FIRST_REJECTIONS = 8
+"""Of more than that so many are listed, and all are counted: 20 kB of broken readings would become megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +164,13 @@ class Router:
     ) -> list[Message]:
         extra: JsonObject = {"thing_name": self._thing_name} if to_cloud else {}
         messages = []
-        for topic, group in group_by(items, lambda equipment: self._topic(template, equipment)).items():
+        for topic, items_of_topic in group_by(items, lambda equipment: self._topic(template, equipment)).items():
             if not outcome.batch:
-                messages.append(self._message(topic, _as_item(group[0]) | extra, group, to_cloud=to_cloud))
+                item = items_of_topic[0]
+                messages.append(self._message(topic, _as_item(item) | extra, [item], to_cloud=to_cloud))
                 continue
-            envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | extra
+            group, summary = _summarised(items_of_topic)
+            envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | summary | extra
             # An id and a sequence are some 30 bytes each.
             parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 75 * to_cloud)
             start = 0
@@ -223,6 +229,16 @@ class Router:
             return False
         self._tokens -= 1
         return True
+
+
+def _summarised(items: list[Result | Rejection]) -> tuple[list[Result | Rejection], JsonObject]:
+    """A batch's items, of too many rejected ones the first few, and then the count of all."""
+    rejected = sum(isinstance(item, Rejection) for item in items)
+    if rejected <= MAX_REJECTIONS:
+        return items, {}
+    listed = set([place for place, item in enumerate(items) if isinstance(item, Rejection)][:FIRST_REJECTIONS])
+    kept = [item for place, item in enumerate(items) if isinstance(item, Result) or place in listed]
+    return kept, {"rejected": {"count": rejected, "listed": FIRST_REJECTIONS}}
 
 
 def _as_item(item: Result | Rejection) -> JsonObject:

@@ -50,6 +50,7 @@ class Pipeline:
         salt: What tells this device's alarms from another's, such as the thing's name.
 
     Attributes:
+        explaining: Whether abnormal readings are explained without being asked; whoever has too much to do says no.
         truth: What the line's own label says of the alarms, where it sends one and the model knows of time.
     """
 
@@ -70,6 +71,7 @@ class Pipeline:
         self._states = MachineStates()
         self._watch: Watch | None = None
         self._history: History | None = None
+        self.explaining = True
         self.truth = Truth()
         self.judge_by(judgement or Judgement())
         self.swap(model)
@@ -212,7 +214,7 @@ class Pipeline:
         None if the booster cannot explain: a result without its reasons is better than no result.
         """
         abnormal = [position for position, verdict in enumerate(verdicts) if verdict]
-        if self._judgement.explain_top_k == 0 or not abnormal:
+        if self._judgement.explain_top_k == 0 or not abnormal or not self.explaining:
             return {}
         try:
             values = self._model.scorer.contributions([readings[position].values for position in abnormal])
@@ -331,7 +333,7 @@ class Pipeline:
             )
         explanation: tuple[Explanation, ...] = ()
         age = None
-        if (abnormal or reading.explain) and self._judgement.explain_top_k:
+        if ((abnormal and self.explaining) or reading.explain) and self._judgement.explain_top_k:
             explanation, age = self._explanation(held, row, score)
         horizon = manifest.horizon_seconds
         return Result(

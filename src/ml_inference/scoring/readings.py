@@ -30,6 +30,7 @@ from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature
 from ml_inference.scoring.outcomes import MAX_ERRORS, CorrelationId, FieldError, Rejection
 from ml_inference.times import TimeError, parse_timestamp
+from ml_inference.wire import MAX_RECEIVED_CHARACTERS
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Largest message that is parsed. Classic passes more; a gateway's memory should not depend on what a sibling sends."""
@@ -189,6 +190,23 @@ def _number(feature: Feature) -> Any:
     ]
 
 
+class Oversized(bytes):
+    """The beginning of a message that is too large to be kept: enough to refuse it by.
+
+    Attributes:
+        size: Bytes of the whole message.
+    """
+
+    size: int
+
+    @classmethod
+    def of(cls, payload: bytes) -> Oversized:
+        """What is kept of a message."""
+        beginning = cls(payload[: 4 * MAX_RECEIVED_CHARACTERS])
+        beginning.size = len(payload)
+        return beginning
+
+
 class ReadingDecoder:
     """Takes input messages apart for one model.
 
@@ -218,8 +236,9 @@ class ReadingDecoder:
         Returns:
             A reading or a rejection for each reading in the message; one rejection for a message that cannot be read.
         """
-        if len(payload) > MAX_MESSAGE_BYTES:
-            return _refuse(payload, "too_large", f"Message of {len(payload)} bytes is larger than {MAX_MESSAGE_BYTES}")
+        size = payload.size if isinstance(payload, Oversized) else len(payload)
+        if size > MAX_MESSAGE_BYTES:
+            return _refuse(payload, "too_large", f"Message of {size} bytes is larger than {MAX_MESSAGE_BYTES}")
         try:
             document = from_json(payload, cache_strings="keys")
         except ValueError as error:

@@ -6,6 +6,7 @@ on the device. It never blocks and never grows past its bound; what it gives up 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import OrderedDict, deque
@@ -13,8 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition
 
+from ml_inference.monitoring.machines import Machine, Machines
+from ml_inference.scoring.readings import MAX_MESSAGE_BYTES, Oversized
 from ml_inference.serving.counters import Counters
 
+CROWDED_SHARE = 0.25
+"""Of the queue's bound; a quarter of 10,000 messages is some seconds' work."""
+MAX_SILENT_SECONDS = 60.0
+"""Most time between two readings that counts on the way to being known."""
 _EQUIPMENT = re.compile(rb'"equipment_id"\s*:\s*"((?:[^"\\]|\\.){0,256})"')
 
 
@@ -26,20 +33,58 @@ class Arrival:
     moment: float
 
 
+class Regulars:
+    """Machines that have sent valid readings for ten minutes, by the clock of this device: no message can pretend that.
+
+    Filled by one thread and asked by another.
+
+    Args:
+        monotonic: Seconds of a clock that never goes back.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._machines: Machines[Machine] = Machines(Machine)
+
+    def heard(self, equipment_id: str) -> None:
+        """A valid reading of a machine came."""
+        machine = self._machines.seen(equipment_id)
+        if machine.known:
+            return
+        step = machine.advance(self._monotonic())
+        if step:
+            self._machines.count_valid(machine, min(step, MAX_SILENT_SECONDS))
+
+    def __contains__(self, machine: bytes) -> bool:
+        """Whether a machine is known, by its name as it stands in JSON."""
+        if not self._machines.known:
+            return False
+        try:
+            name = json.loads(b'"%s"' % machine) if b"\\" in machine else machine.decode()
+        except ValueError:
+            return False
+        found = self._machines.get(name)
+        return found is not None and found.known
+
+
 class Intake:
     """Messages in the order of arrival, bounded in number and in bytes.
 
-    When it is full, the oldest message of the same machine makes room, since its newer reading says more; if that machine
-    has none waiting, the oldest of all. The machine is guessed from the raw bytes: parsing is the worker's work.
+    When it is full, the oldest message of the same machine makes room, since its newer reading says more. If that machine
+    has none waiting, or is known, the oldest of all machines that are not known does, so that a flood of made-up names
+    costs the flooder; and if only known ones wait, a message of an unknown machine is not taken. Of what is too large to be scored only the
+    beginning is kept, to refuse it by. The machine is guessed from the raw bytes: parsing is the worker's work.
 
     Args:
         limit: Most messages that wait.
         counters: Told of every message in and every message given up.
         max_bytes: Most bytes that wait.
         monotonic: Seconds of a clock that never goes back.
+        known: Which machines are known; fed by whoever scores.
 
     Attributes:
         counters: As given.
+        known: As given.
     """
 
     def __init__(
@@ -48,7 +93,9 @@ class Intake:
         counters: Counters,
         max_bytes: int = 64 * 1024 * 1024,
         monotonic: Callable[[], float] = time.monotonic,
+        known: Regulars | None = None,
     ) -> None:
+        self.known = known or Regulars(monotonic)
         self._limit = limit
         self._monotonic = monotonic
         self._max_bytes = max_bytes
@@ -57,6 +104,7 @@ class Intake:
         # Not a dict: one that is emptied from its front looks for its first key among all those that are gone.
         self._messages: OrderedDict[int, tuple[bytes, Arrival]] = OrderedDict()
         self._by_machine: dict[bytes, deque[int]] = {}
+        self._strangers: OrderedDict[int, None] = OrderedDict()
         self._next = 0
         self._bytes = 0
         self._closed = False
@@ -68,6 +116,9 @@ class Intake:
         """Queue a message, giving up an older one if there is no room. Does not block."""
         found = _EQUIPMENT.search(payload, 0, 4096)
         machine = found[1] if found else b""
+        if len(payload) > MAX_MESSAGE_BYTES:
+            payload = Oversized.of(payload)
+        stranger = machine not in self.known
         with self._changed:
             if self._closed:
                 return
@@ -75,9 +126,12 @@ class Intake:
             while self._messages and (
                 len(self._messages) >= self._limit or self._bytes + len(payload) > self._max_bytes
             ):
-                self._give_up(machine)
+                if not self._give_up(machine, stranger=stranger):
+                    return
             self._messages[self._next] = (machine, Arrival(payload, self._monotonic()))
             self._by_machine.setdefault(machine, deque()).append(self._next)
+            if stranger:
+                self._strangers[self._next] = None
             self._next += 1
             self._bytes += len(payload)
             self._changed.notify()
@@ -98,6 +152,11 @@ class Intake:
                 return None
             return self._take(next(iter(self._messages)))
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that what can be done without should not be done: explanations go before readings do."""
+        return len(self._messages) > CROWDED_SHARE * self._limit or self._bytes > CROWDED_SHARE * self._max_bytes
+
     def close(self) -> None:
         """Take no more; what is queued can still be got."""
         with self._changed:
@@ -110,6 +169,7 @@ class Intake:
             dropped = len(self._messages)
             self._messages.clear()
             self._by_machine.clear()
+            self._strangers.clear()
             self._bytes = 0
             self.counters.dropped(dropped)
             return dropped
@@ -119,13 +179,23 @@ class Intake:
         with self._changed:
             self._limit = limit
 
-    def _give_up(self, machine: bytes) -> None:
-        own = self._by_machine.get(machine)
-        self._take(own[0] if own else next(iter(self._messages)))
+    def _give_up(self, machine: bytes, *, stranger: bool) -> bool:
+        """Drop a message; False if that is the one which comes."""
         self.counters.dropped()
+        own = self._by_machine.get(machine)
+        if self._strangers and (not stranger or not own):
+            self._take(next(iter(self._strangers)))
+        elif own:
+            self._take(own[0])
+        elif stranger:
+            return False
+        else:
+            self._take(next(iter(self._messages)))
+        return True
 
     def _take(self, number: int) -> Arrival:
         machine, arrival = self._messages.pop(number)
+        self._strangers.pop(number, None)
         numbers = self._by_machine[machine]
         # Both structures are in order of arrival, so the one taken is its machine's oldest.
         numbers.popleft()

@@ -245,6 +245,7 @@ class Worker:
     def _work(self, arrival: Arrival) -> None:
         began = self._monotonic()
         try:
+            self._pipeline.explaining = not self._intake.crowded
             outcome = self._pipeline.process(arrival.payload)
             seconds = self._monotonic() - began
             local, cloud, unwanted = self._route(outcome)
@@ -265,6 +266,8 @@ class Worker:
         if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
             self._compare(arrival, outcome, seconds)
         scored = len(outcome.results)
+        for machine in {item.equipment_id for item in outcome.results}:
+            self._intake.known.heard(machine)
         with self._intake.counters.lock:
             if self._intake.counters.over:
                 return  # too late: it is counted as dropped

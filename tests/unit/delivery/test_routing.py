@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ml_inference.config import Configuration
 from ml_inference.delivery.encoding import payload_limit
-from ml_inference.delivery.routing import ERROR_BURST, ERRORS_PER_SECOND, Message, Router
+from ml_inference.delivery.routing import ERROR_BURST, ERRORS_PER_SECOND, FIRST_REJECTIONS, Message, Router
 from ml_inference.monitoring.states import MAX_MACHINES
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, Rejection, Result
 from ml_inference.scoring.readings import ReadingDecoder
@@ -344,3 +344,25 @@ def test_with_changes_the_machine_that_was_silent_the_longest_is_forgotten_first
     assert heard("third")
     assert not heard("first")
     assert heard("second")
+
+
+def test_a_batch_of_many_rejected_readings_becomes_no_multiple_of_itself_and_outranks_no_result() -> None:
+    payload = json.dumps([NORMAL, *[{}] * 9_999]).encode()
+    items = DECODER.decode(payload).items
+    assert len(payload) > 30_000
+    outcome = Outcome((result(index=0), *items[1:]), batch=True, correlation_id="flood")
+    router = make()
+    for messages in (router.results(outcome), router.cloud(outcome)[0]):
+        assert sum(len(message.payload) for message in messages) < len(payload)
+        assert [message.weight for message in messages] == [1]
+        (document,) = map(read, messages)
+        assert document["rejected"] == {"count": 9_999, "listed": FIRST_REJECTIONS}
+        assert [item["index"] for item in document["results"]] == list(range(1 + FIRST_REJECTIONS))
+
+
+def test_the_first_rejections_are_listed_in_their_places_and_no_result_is_left_out() -> None:
+    items = tuple(rejection(index=index) if index % 2 else result(index=index) for index in range(200))
+    documents = [read(message) for message in make().results(Outcome(items, batch=True))]
+    assert all(document["rejected"]["count"] == 100 for document in documents)
+    listed = [item["index"] for document in documents for item in document["results"]]
+    assert listed == sorted([*range(0, 200, 2), *range(1, 2 * FIRST_REJECTIONS, 2)])

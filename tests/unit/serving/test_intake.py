@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from threading import Event, Thread
 
@@ -8,8 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ml_inference.monitoring.machines import KNOWN_AFTER_SECONDS
+from ml_inference.scoring.outcomes import Rejection
+from ml_inference.scoring.readings import ReadingDecoder
 from ml_inference.serving.counters import Counters, Counts
-from ml_inference.serving.intake import Intake
+from ml_inference.serving.intake import Intake, Regulars
+from support.models import SIX
 
 
 def reading(machine: str, number: int = 0) -> bytes:
@@ -188,6 +193,69 @@ def test_taking_a_message_costs_the_same_however_many_wait() -> None:
     few, many = (min(seconds_to_drain(messages) for _ in range(3)) for messages in (5_000, 50_000))
     # Some 12 times; 60 times where each look for the oldest passes over those that are gone.
     assert many < 30 * few
+
+
+def known(*machines: str) -> Intake:
+    """A full queue's intake that has heard some machines for long enough."""
+    now = 0.0
+    intake = Intake(10, Counters(), monotonic=lambda: now)
+    for _ in range(int(KNOWN_AFTER_SECONDS / 30) + 1):
+        for machine in machines:
+            intake.known.heard(machine)
+        now += 30
+    return intake
+
+
+def test_a_flood_of_made_up_machines_costs_only_the_flooder() -> None:
+    names = ["a", "b", 'c"', "ü"]
+    intake = known(*names)
+    mine = [json.dumps({"equipment_id": name, "n": n}, ensure_ascii=n > 0).encode() for n in range(2) for name in names]
+    for number in range(50):
+        intake.put(reading(f"made-up-{number}"))
+    for message in mine:
+        intake.put(message)
+    for number in range(50, 100):
+        intake.put(reading(f"made-up-{number}"))
+    assert drain(intake) == [*mine, reading("made-up-98"), reading("made-up-99")]
+    assert intake.counters.snapshot().dropped == 98
+
+
+def test_where_only_known_machines_wait_an_unknown_one_is_not_taken() -> None:
+    intake = known("a", "b")
+    mine = [reading(name, number) for number in range(5) for name in "ab"]
+    for message in mine:
+        intake.put(message)
+    intake.put(reading("made-up"))
+    assert intake.counters.snapshot() == Counts(received=11, dropped=1, queued=10)
+    intake.put(reading("a", 5))
+    assert drain(intake) == [*mine[1:], reading("a", 5)]
+
+
+def test_a_machine_is_known_after_ten_minutes_of_this_devices_clock_and_not_after_two_readings() -> None:
+    now = 0.0
+    regulars = Regulars(lambda: now)
+    for machine in ("steady", "rare"):
+        regulars.heard(machine)
+    for second in range(1, 601):
+        assert b"steady" not in regulars
+        now = float(second)
+        regulars.heard("steady")
+    regulars.heard("rare")
+    assert b"steady" in regulars
+    assert b"rare" not in regulars
+
+
+def test_of_a_message_that_is_too_large_only_the_beginning_waits_and_it_is_refused_all_the_same() -> None:
+    intake, _ = make(limit=100, max_bytes=10_000_000)
+    huge = b'{"equipment_id": "m", "x": "' + bytes(2_000_000)
+    for _ in range(20):
+        intake.put(huge)
+    assert intake._bytes < 100_000
+    arrival = intake.get(0)
+    assert arrival is not None
+    (rejection,) = ReadingDecoder(SIX).decode(arrival.payload).items
+    assert isinstance(rejection, Rejection)
+    assert rejection.errors[0].msg == f"Message of {len(huge)} bytes is larger than 1048576"
 
 
 class IntakeAndCounters(RuleBasedStateMachine):

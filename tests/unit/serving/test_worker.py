@@ -320,3 +320,18 @@ def test_the_challenger_is_judged_by_the_same_rules_and_can_be_dismissed(bench: 
 def test_the_health_message_tells_the_median_and_the_99th_percentile_of_the_times(bench: Bench) -> None:
     bench.worker._latencies.extend(number / 1000 for number in range(200, 0, -1))
     assert bench.worker.as_message()["latency_ms"] == {"p50": 101.0, "p99": 199.0}
+
+
+def test_while_too_much_waits_readings_are_scored_without_reasons_unless_these_are_asked_for(
+    model: Model, tmp_path: Path
+) -> None:
+    bench = Bench(model, tmp_path)
+    bench.intake.resize(40)
+    bench.send(*[ABNORMAL] * 20, ABNORMAL | {"explain": True}, *[ABNORMAL] * 10)
+    bench.worker.start()
+    messages = bench.finish()
+    explained = [place for place, message in enumerate(messages) if "explanation" in message]
+    # From the 21st on no more than a quarter of the queue waits.
+    assert set(range(21, 31)) <= set(explained)
+    assert not set(range(15)) & set(explained)
+    assert bench.counters.snapshot().scored == 31
