@@ -169,6 +169,14 @@ def test_an_archive_that_would_write_elsewhere_is_refused_in_one_line(
     assert list(work.iterdir()) == []
 
 
+def test_a_models_name_cannot_forge_a_line_of_the_log(work: Path, make_model: MakeModel, command: Command) -> None:
+    done = command("python3", make_model("1.0.0", name="evil\nERROR all is lost\x1b[2J" + "x" * 500), "install", work)
+    assert done.returncode == 0
+    assert done.stdout.startswith("evil\\nERROR all is lost\\x1b[2Jx")
+    assert len(done.stdout.splitlines()) == 1
+    assert "x" * 64 not in done.stdout
+
+
 def test_wrong_arguments_are_answered_with_the_usage(make_model: MakeModel, command: Command) -> None:
     done = command("python3", make_model("1.0.0"), "install")
     assert done.returncode == 2

@@ -163,3 +163,12 @@ def test_names_that_xgboost_refuses_stay_different_when_they_are_encoded() -> No
 )
 def test_scores_agree_absolutely_below_one_and_relatively_above(expected: Any, actual: Any, same: bool) -> None:
     assert scores_agree(expected, actual) is same
+
+
+def test_an_unknown_key_is_named_escaped_and_cut() -> None:
+    with pytest.raises(ModelError) as caught:
+        parse_manifest(text(**{"evil\nERROR all is lost\x1b[2J" + "x" * 500: 1}))
+    message = str(caught.value)
+    assert "evil\\nERROR all is lost\\x1b[2J" in message
+    assert message.isprintable()
+    assert len(message) < 200
