@@ -154,7 +154,7 @@ class Books:
         return [f"the line in a browser: {self.page}"]
 
     def _cloud(self, topic: str, payload: Any) -> None:
-        if isinstance(payload, dict) and not topic.endswith("/alarm"):
+        if isinstance(payload, dict) and not topic.endswith(("/alarm", "/probe")):
             self.repeats += payload["id"] in self._in_cloud
             self._in_cloud.add(payload["id"])
 
