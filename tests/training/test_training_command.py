@@ -4,6 +4,7 @@ import pty
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from ml_inference.cli.main import main
 from ml_inference.model.bundle import load_model
+from ml_inference.workbench.training import charts
 from support.tables import AI4I_LABEL, AI4I_MODES, AI4I_SENSORS, ai4i, machines, write_csv
 
 Run = Callable[..., int]
@@ -126,6 +128,21 @@ def test_the_report_reads_on_light_and_dark(trained: Path) -> None:
     # Nothing of matplotlib's own black on white is left in the pictures.
     for picture in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL):
         assert not re.search(r"(fill|stroke): #(000000|ffffff)(?![^\"]*opacity: 0)", picture)
+
+
+def test_the_report_names_its_pictures_and_its_tables_heads_for_a_screen_reader(trained: Path) -> None:
+    html = (trained / "report.html").read_text(encoding="utf-8")
+    names = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', html)
+    assert len(names) == html.count("<svg ")
+    assert {"ROC", "Calibration", "Importance", "Distribution of Torque [Nm]"} <= set(names)
+    assert all('scope="' in head for head in re.findall(r"<th[ >][^>]*", html))
+
+
+def test_names_in_hangul_are_drawn_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = charts.importance(["진동 온도", "current"], np.array([0.4, 0.6]), np.array([0.5, 0.5]))
+    assert "진동 온도" in svg
 
 
 def test_names_from_the_table_cannot_break_out_of_the_report(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """The report's pictures, as SVG that takes its ink from the page and so reads on light and dark.
 
-Each function draws one picture from arrays and returns it as text for inlining. No file, no network, no global state:
+Each function draws one picture from arrays and returns it as text for inlining; the page gives it its name. No file, no network, no global state:
 matplotlib's settings are changed for the length of a drawing only.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -56,6 +59,10 @@ _MOST_POINTS = 600
 _DOTS = 160
 """Of what is not drawn as lines, an inch."""
 _SHADES = LinearSegmentedColormap.from_list("low to high", [NORMAL, "#8a8f98", ABNORMAL])
+
+
+_CHARACTER = 0.078
+"""Width of a character of the ticks' labels in inches; a reader's own font decides, so a little generous."""
 
 
 @dataclass(slots=True)
@@ -133,8 +140,8 @@ def timelines(episodes: Sequence[Timeline], *, opens: float, closes: float) -> s
         opens: Log-odds from which an alarm opens.
         closes: Log-odds below which it closes.
     """
-    with _drawing(8.6, 0.5 + 1.15 * len(episodes)) as canvas:
-        panels = canvas.figure.subplots(len(episodes), 1, squeeze=False)[:, 0]
+    with _drawing(8.6, 0.5 + 1.25 * len(episodes), top=0.3) as canvas:
+        panels = canvas.figure.subplots(len(episodes), 1, squeeze=False, gridspec_kw={"hspace": 0.7})[:, 0]
         for axes, episode in zip(panels, episodes, strict=True):
             axes.axvspan(episode.onset, episode.repair, color=ABNORMAL, alpha=0.10, linewidth=0)
             axes.axvspan(0.0, episode.repair, color=ABNORMAL, alpha=0.12, linewidth=0)
@@ -157,7 +164,7 @@ def lead_times(points: Sequence[tuple[float, float, float]], chosen: tuple[float
         chosen: The first two for the model's own levels.
         until: What the lead counts to.
     """
-    with _drawing(4.1, 3.6) as canvas:
+    with _drawing(4.1, 3.6, left=0.8) as canvas:
         axes = canvas.figure.add_subplot()
         ordered = sorted(points)
         axes.plot([at[0] for at in ordered], [at[1] for at in ordered], color=NORMAL, marker="o", markersize=4)
@@ -171,7 +178,7 @@ def lead_times(points: Sequence[tuple[float, float, float]], chosen: tuple[float
 
 def calibration(truth: FloatArray, chance: FloatArray) -> str:
     """What was predicted against what happened, in ten bins of equal content; bars show how many readings have which score."""
-    with _drawing(4.1, 3.6) as canvas:
+    with _drawing(4.1, 3.6, right=0.7) as canvas:
         axes = canvas.figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8, linestyle=(0, (4, 4)))
         happened, predicted = calibration_curve(truth, chance, n_bins=10, strategy="uniform")
@@ -180,10 +187,10 @@ def calibration(truth: FloatArray, chance: FloatArray) -> str:
             xlabel="predicted probability", ylabel="share that was abnormal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02)
         )
         counts = axes.twinx()
-        counts.hist(chance, bins=20, range=(0.0, 1.0), color=_INK, alpha=0.15)
+        counts.stairs(*np.histogram(chance, bins=20, range=(0.0, 1.0)), fill=True, baseline=0.5, color=_INK, alpha=0.15)
         counts.set_yscale("log")
         counts.grid(visible=False)
-        counts.set_ylabel("readings", alpha=0.7)
+        counts.set_ylabel("readings")
         counts.set_ylim(0.5, max(10.0, 30.0 * len(chance)))
     return canvas.text
 
@@ -196,7 +203,7 @@ def thresholds(truth: FloatArray, score: FloatArray, threshold: float) -> str:
         axes.plot(*_thin(at, precision[:-1]), color=NORMAL, label="precision")
         axes.plot(*_thin(at, recall[:-1]), color=ABNORMAL, label="recall")
         axes.axvline(threshold, color=_INK, linewidth=0.9)
-        axes.annotate(f" {threshold:.3g}", (threshold, 1.03), color=_INK, annotation_clip=False)
+        axes.annotate(f" {threshold:.3g}", (threshold, 0.96), color=_INK)
         axes.set(xlabel="threshold", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         _legend(axes, 2, "lower center")
     return canvas.text
@@ -204,7 +211,7 @@ def thresholds(truth: FloatArray, score: FloatArray, threshold: float) -> str:
 
 def predicted_against_actual(actual: FloatArray, predicted: FloatArray) -> str:
     """A regression's predictions; the dashed line is perfect."""
-    with _drawing(4.1, 3.6) as canvas:
+    with _drawing(4.1, 3.6, left=0.8) as canvas:
         axes = canvas.figure.add_subplot()
         ends = [float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))]
         axes.scatter(actual, predicted, s=6, color=NORMAL, alpha=0.35, linewidths=0, rasterized=True)
@@ -217,7 +224,8 @@ def residuals(actual: FloatArray, predicted: FloatArray) -> str:
     """How far a regression is off."""
     with _drawing(4.1, 3.6) as canvas:
         axes = canvas.figure.add_subplot()
-        axes.hist(predicted - actual, bins=50, color=NORMAL)
+        axes.stairs(*np.histogram(predicted - actual, bins=50), fill=True, color=NORMAL)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set(xlabel="predicted minus label", ylabel="readings")
     return canvas.text
 
@@ -230,7 +238,7 @@ def importance(names: Sequence[str], gain: FloatArray, shap: FloatArray) -> str:
         gain: k shares of the loss that splits on the feature saved in training.
         shap: k shares of the mean absolute SHAP value on held-out readings.
     """
-    with _drawing(8.6, 0.9 + 0.36 * len(names)) as canvas:
+    with _drawing(8.6, 0.9 + 0.36 * len(names), left=_room(names)) as canvas:
         axes = canvas.figure.add_subplot()
         rows = np.arange(len(names))[::-1]
         axes.barh(rows + 0.19, 100 * shap, height=0.36, color=ABNORMAL, label="SHAP (on held-out readings)")
@@ -252,7 +260,7 @@ def shap_summary(names: Sequence[str], values: FloatArray, contributions: FloatA
         unit: Of the contributions.
     """
     random = np.random.default_rng(0)
-    with _drawing(8.6, 0.9 + 0.46 * len(names)) as canvas:
+    with _drawing(8.6, 0.9 + 0.46 * len(names), left=_room(names)) as canvas:
         axes = canvas.figure.add_subplot()
         for column in range(len(names)):
             pushed = contributions[:, column]
@@ -283,15 +291,16 @@ def distribution(values: FloatArray, abnormal: FloatArray | None, label: str) ->
     low, high = np.quantile(values, [0.002, 0.998])
     if low == high:
         low, high = values.min(), values.max() + 1e-9
-    bins = np.linspace(low, high, 41).tolist()
-    with _drawing(2.75, 1.75) as canvas:
+    bins = np.linspace(low, high, 41)
+    with _drawing(2.75, 1.75, left=0.2) as canvas:
         axes = canvas.figure.add_subplot()
         parts = [(values, NORMAL)]
         if abnormal is not None:
             parts = [(values[abnormal == 0], NORMAL), (values[abnormal > 0], ABNORMAL)]
         for part, colour in parts:
             if len(part):
-                axes.hist(np.clip(part, low, high), bins=bins, density=True, color=colour, alpha=0.5, linewidth=0)
+                density, edges = np.histogram(np.clip(part, low, high), bins=bins, density=True)
+                axes.stairs(density, edges, fill=True, color=colour, alpha=0.5, linewidth=0)
         axes.set_yticks([])
         axes.set_xlabel(label)
         axes.grid(visible=False)
@@ -300,10 +309,19 @@ def distribution(values: FloatArray, abnormal: FloatArray | None, label: str) ->
 
 
 @contextmanager
-def _drawing(width: float, height: float) -> Iterator[_Canvas]:
-    """A figure of so many inches, whose SVG is there once the block ends."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height), dpi=_DOTS, layout="constrained")
+def _drawing(
+    width: float, height: float, *, left: float = 0.62, right: float = 0.15, top: float = 0.15
+) -> Iterator[_Canvas]:
+    """A figure of so many inches, whose SVG is there once the block ends.
+
+    Its margins are given: matplotlib's own layouts draw everything twice to measure text that a browser then sets in
+    another font.
+    """
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        # Text stays text, so that a reader's own fonts draw it: it does not matter what matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure = Figure(figsize=(width, height), dpi=_DOTS)
+        figure.subplots_adjust(left=left / width, right=1 - right / width, top=1 - top / height, bottom=0.5 / height)
         figure.patch.set_alpha(0.0)
         canvas = _Canvas(figure)
         yield canvas
@@ -312,6 +330,12 @@ def _drawing(width: float, height: float) -> Iterator[_Canvas]:
         buffer = StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     canvas.text = _for_the_page(buffer.getvalue())
+
+
+def _room(names: Sequence[str]) -> float:
+    """Inches that the longest name takes; letters of Korean, Chinese and Japanese are twice as wide."""
+    widths = (sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in name) for name in names)
+    return 0.25 + _CHARACTER * max(widths, default=0)
 
 
 def _for_the_page(svg: str) -> str:
@@ -337,7 +361,7 @@ def _mark(axes: Axes, point: tuple[float, float] | None) -> None:
     if point is not None:
         axes.plot(*point, marker="o", markersize=7, color=ABNORMAL, linestyle="none", zorder=5)
         aside, side = (-10, "right") if point[0] > 0.6 else (10, "left")  # noqa: PLR2004 - where there is room
-        axes.annotate("threshold", point, xytext=(aside, -14), textcoords="offset points", color=ABNORMAL, ha=side)
+        axes.annotate("threshold", point, xytext=(aside, -14), textcoords="offset points", ha=side)
 
 
 def _thin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import xgboost
 
@@ -74,6 +75,7 @@ class _Picture:
     title: str
     svg: str
     note: str = ""
+    wide: bool = False
 
 
 def write_report(path: Path, training: Training, manifest: Manifest, command: str) -> None:
@@ -95,6 +97,7 @@ def write_report(path: Path, training: Training, manifest: Manifest, command: st
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["named"] = _named
     html = environment.get_template("report.html.j2").render(**_content(training, manifest, command))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".report", delete=False) as file:
@@ -102,6 +105,11 @@ def write_report(path: Path, training: Training, manifest: Manifest, command: st
     # The temporary file is private; a report is as readable as its neighbours.
     Path(file.name).chmod(0o666 & ~_umask())
     Path(file.name).replace(path)
+
+
+def _named(svg: str, name: str) -> markupsafe.Markup:
+    """A picture that says what it is to whoever cannot see it."""
+    return markupsafe.Markup(svg.replace('role="img"', f'role="img" aria-label="{markupsafe.escape(name)}"', 1))  # noqa: S704 - our own drawing
 
 
 def _umask() -> int:
@@ -124,6 +132,10 @@ def _content(training: Training, manifest: Manifest, command: str) -> dict[str, 
         "rule": None if training.rule is None else str(training.rule),
         "confusion": training.confusion,
         "matrix": _matrix(training),
+        "faults": [] if training.judging is None else summary.noticed_by_fault(training.judging),
+        "contribution": training.contribution,
+        "wilson": summary.wilson,
+        "poisson": summary.poisson,
         "alarms": training.alarms,
         "judging": training.judging,
         "alarm_figures": [] if training.judging is None else summary.alarm_figures(training.judging),
@@ -263,6 +275,7 @@ def _alarm_pictures(judging: Judging | None) -> list[_Picture]:
                 charts.timelines(timelines, opens=high, closes=low),
                 "Smoothed score around the first episodes. Shaded: from onset (or horizon) to repair; darker: from the label. "
                 "Dashed: where an alarm opens and closes.",
+                wide=True,
             )
         )
     return pictures
@@ -328,11 +341,12 @@ def _explained(training: Training) -> tuple[Sequence[int], list[_Picture]]:
     top = order[:MOST_FEATURES]
     labels = [_short(names[column]) for column in top]
     pictures = [
-        _Picture("Importance", charts.importance(labels, _shares(gain)[top], _shares(strength)[top])),
+        _Picture("Importance", charts.importance(labels, _shares(gain)[top], _shares(strength)[top]), wide=True),
         _Picture(
             "What pushes the score, and where to",
             charts.shap_summary(labels, values[:, top].astype(np.float64), contributions[:, top], unit=unit),
             f"SHAP values of {len(rows)} held-out readings: right raises the score, left lowers it.",
+            wide=True,
         ),
     ]
     return order, pictures

@@ -75,7 +75,7 @@ def warnings(training: Training) -> list[str]:
             said.append(f"Only {abnormal} abnormal rows are held out: the intervals are wide.")
         if (counted := _episodes(training)) is not None and counted[0] < FEW_EPISODES:
             episodes, noticed = counted
-            low, high = _wilson(noticed, episodes)
+            low, high = wilson(noticed, episodes)
             said.append(
                 f"Only {episodes} episodes of abnormal rows are held out, of which {noticed} are noticed: of the next ones "
                 f"anything from {low:.0%} to {high:.0%} may be."
@@ -110,8 +110,13 @@ def _episodes(training: Training) -> tuple[int, int] | None:
     return int(number[-1]) if len(number) else 0, len(np.unique(number[abnormal & verdict]))
 
 
-def _wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927), which holds for few trials, too."""
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which holds for few trials, too.
+
+    Args:
+        successes: How many.
+        trials: Of how many.
+    """
     if not trials:
         return 0.0, 1.0
     z, share = 1.96, successes / trials
@@ -119,6 +124,29 @@ def _wilson(successes: int, trials: int) -> tuple[float, float]:
     half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
+
+
+def poisson(count: int, exposure: float) -> tuple[float, float]:
+    """The 95 % interval of a rate (Byar's approximation to the exact one; Breslow and Day, 1987).
+
+    Args:
+        count: Events.
+        exposure: What they are counted in, such as machine-days; positive.
+    """
+    z, above = 1.96, count + 1
+    low = count * (1 - 1 / (9 * count) - z / (3 * count**0.5)) ** 3 if count else 0.0
+    return low / exposure, above * (1 - 1 / (9 * above) + z / (3 * above**0.5)) ** 3 / exposure
+
+
+def noticed_by_fault(judging: Judging) -> list[tuple[str, int, int]]:
+    """Held-out episodes by the fault that the file of episodes names: fault, noticed, all; nothing where it names none."""
+    counted: dict[str, tuple[int, int]] = {}
+    for one in judging.measured.noticed if judging.measured is not None else ():
+        noticed, episodes = counted.get(one.episode.fault or "", (0, 0))
+        counted[one.episode.fault or ""] = (noticed + (one.at is not None), episodes + 1)
+    if set(counted) <= {""}:
+        return []
+    return sorted((fault or "not named", *counts) for fault, counts in counted.items())
 
 
 def _failing_groups(training: Training) -> int | None:
