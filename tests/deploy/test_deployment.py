@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from greengrass_sandbox import BackgroundNucleus, DeploymentError, StateChange
 Profile = Literal["classic", "lite"]
 Build = Callable[..., Path]
 MakeCheckout = Callable[[], Path]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 INFERENCE, SIMULATOR, MODEL = (
     f"com.example.{name}" for name in ("MLInference", "SensorSimulator", "MLInference.Model")
@@ -91,6 +94,12 @@ def score(nucleus: BackgroundNucleus) -> dict[str, Any]:
     raise AssertionError(f"no result within {DEADLINE} s:\n{nucleus.component(INFERENCE).log_path.read_text()}")
 
 
+def break_module(checkout: Path, place: str) -> None:
+    """Makes one module of the component no Python."""
+    with (checkout / "src" / "ml_inference" / place).open("a") as file:
+        file.write("\ndef broken(:\n")
+
+
 def test_the_first_deployment_needs_no_manual_step_and_at_most_300_mib(first_device: Path) -> None:
     log = (first_device / "logs" / f"{INFERENCE}.log").read_text()
     assert "building the environment" in log
@@ -141,12 +150,25 @@ def test_a_version_with_a_broken_model_is_refused_and_the_one_before_goes_on(
 
 
 @pytest.mark.parametrize("place", ["serving/component.py", "serving/worker.py", "cli/verify.py"])
-def test_a_version_that_cannot_be_imported_is_refused_and_the_one_before_goes_on(
-    *, device: BackgroundNucleus, built: dict[str, Path], make_checkout: MakeCheckout, build: Build, place: str
+def test_the_gate_fails_for_a_module_that_cannot_be_imported(
+    make_checkout: MakeCheckout, command: Command, place: str
 ) -> None:
     copy = make_checkout()
-    with (copy / "src" / "ml_inference" / place).open("a") as file:
-        file.write("\ndef broken(:\n")
+    break_module(copy, place)
+    done = command(
+        *(sys.executable, "-m", "ml_inference", "verify", "--component", "artifacts/model"),
+        cwd=copy,
+        variables={"PYTHONPATH": str(copy / "src")},
+    )
+    assert done.returncode == 1
+    assert "SyntaxError: invalid syntax" in done.stderr
+
+
+def test_a_version_that_cannot_be_imported_is_refused_and_the_one_before_goes_on(
+    device: BackgroundNucleus, built: dict[str, Path], make_checkout: MakeCheckout, build: Build
+) -> None:
+    copy = make_checkout()
+    break_module(copy, "serving/worker.py")
     broken = build(copy, version="1.1.0")
     component = device.deploy(built["inference"])
     score(device)

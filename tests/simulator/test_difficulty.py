@@ -12,7 +12,7 @@ PUBLISHED = [69.71, 89.42, 50.58, 106.94, 107.94, 25.88]
 
 @pytest.mark.slow
 def test_a_booster_is_good_but_not_perfect_on_unseen_machines() -> None:
-    rows = list(Fleet(machines=60, seed=7).rows(seconds=21 * 86_400, step=900))
+    rows = list(Fleet(machines=60, seed=7).rows(seconds=21 * 86_400, step=1_800))
     features = np.array([[row[sensor] for sensor in SENSORS] for row in rows], dtype=np.float32)
     labels = np.array([row[LABEL] for row in rows], dtype=np.float32)
     unseen = np.array([int(str(row["equipment_id"]).split("-")[1]) % 4 == 0 for row in rows])
