@@ -246,6 +246,7 @@ class Application:
         logger.info("connected to the nucleus")
         due = time.monotonic() + POLL_SECONDS
         while True:
+            self._listen(session)
             event = self._next_event(min(1.0, due - time.monotonic()))
             if event == "stop":
                 return 0
@@ -254,7 +255,6 @@ class Application:
             if event == "configuration" or time.monotonic() >= due:
                 due = time.monotonic() + POLL_SECONDS
                 self._configure(session)
-            self._listen(session)
 
     def _configure(self, session: Session) -> bool:
         """Put the nucleus's configuration in force; whether it could be."""

@@ -21,6 +21,7 @@ from inference_bridge.mapping import OpcUa
 from inference_bridge.sources.base import Events, Source, SourceError, read_password
 
 CALL_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 2.0
 """Between two proofs that the server still answers."""
 ITEMS_A_REQUEST = 500
@@ -68,7 +69,12 @@ class OpcUaClient(Source):
 
         client.connection_lost_callback = on_lost
         await self._secure(client)
-        await asyncio.wait_for(client.connect(), CALL_SECONDS)
+        try:
+            await asyncio.wait_for(client.connect(), CONNECT_SECONDS)
+        except asyncio.TimeoutError:
+            secure = configuration.security_policy != "None"
+            hint = ": is `server_certificate` its own, and does it trust ours?" if secure else ""
+            raise SourceError(f"no answer within {CONNECT_SECONDS:g} s{hint}") from None
         try:
             await self._subscribe(client)
             self.is_connected()
@@ -91,15 +97,18 @@ class OpcUaClient(Source):
     async def _secure(self, client: Client) -> None:
         configuration = self._configuration
         if configuration.security_policy != "None":
-            for path in (configuration.certificate, configuration.key, configuration.server_certificate):
-                if not await asyncio.to_thread(Path(path).is_file):
-                    raise SourceError(f"there is no file {path}")
+            certificate, key, server = await asyncio.to_thread(
+                lambda: [
+                    _file(each)
+                    for each in (configuration.certificate, configuration.key, configuration.server_certificate)
+                ]
+            )
             # With the server's certificate given, asyncua compares it and does not ask the server for one.
             await client.set_security(
                 getattr(security_policies, f"SecurityPolicy{configuration.security_policy}"),
-                CertProperties(configuration.certificate),
-                CertProperties(configuration.key),
-                server_certificate=CertProperties(configuration.server_certificate),
+                certificate,
+                key,
+                server_certificate=server,
                 mode=getattr(ua.MessageSecurityMode, configuration.security_mode),
             )
         password = read_password(configuration.password_file, configuration.password_secret, self.events.secret)
@@ -173,6 +182,19 @@ class OpcUaClient(Source):
                 self.problem = f"cannot write {node}: {type(error).__name__}"
             if self._outgoing.get(node) is value:
                 del self._outgoing[node]
+
+
+def _file(path: str) -> CertProperties:
+    """A certificate or a key, by what is in its file and not by how that is called.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    return CertProperties(content, extension="pem" if b"-----BEGIN" in content else "der")
 
 
 class _Handler:
