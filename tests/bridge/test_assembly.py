@@ -185,6 +185,15 @@ def test_what_a_source_says_only_when_it_changes_holds_as_long_as_its_connection
     assert len(rig.after(1.0)) == 1
 
 
+def test_a_steady_machine_that_reports_by_exception_is_read_at_its_heartbeat() -> None:
+    rig = Rig(when="change", heartbeat_seconds=10)
+    rig.assembler.connected(0, rig.now, connected=True)
+    rig.put(at=0, a=1.0, b=2.0, c=3.0)
+    read = [len(rig.after(1.0)) for _ in range(40)]
+    assert read[0] == 1
+    assert sum(read[1:]) == 3
+
+
 def test_a_dead_machine_repeats_nothing() -> None:
     rig = Rig()
     rig.after(0.0)

@@ -7,6 +7,7 @@ broker that is away or a bad new mapping are no reasons to end.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -172,6 +173,9 @@ class Application:
         """Run until asked to stop, or until it cannot go on; the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_stop)
+        # What a message becomes is gone when it has been counted, and there are no cycles in it.
+        gc.set_threshold(50_000, 20, 100)
+        gc.freeze()
         pump = Thread(target=self._pump, name="pump", daemon=True)
         pump.start()
         try:
@@ -277,7 +281,7 @@ class Application:
             before.stop()
             self._outbox.put(before.intake.flush())
         self._outbox.max_bytes = settings.max_queue_megabytes * 1_000_000
-        self._settings, self._mapping, self._configured = settings, mapping, True
+        self._settings, self._mapping = settings, mapping
         for ear in self._ears.values():
             ear.close()
         self._ears.clear()
@@ -290,6 +294,7 @@ class Application:
                 ", ".join(f"{source.name} ({source.type})" for source in mapping.sources) if mapping else "",
             )
         self._line = line
+        self._configured = True  # last: the pump then says how all of it is
         return True
 
     def _new_line(self, settings: Settings, mapping: Mapping | None) -> Line | None:

@@ -225,6 +225,16 @@ class Assembler:
                 return settled and (machine.changed or now - machine.read_at >= heartbeat)
 
         machines = [machine for machine in self._due.values() if ready(machine)]
+        if when == "change" and self._exception_sources and now >= self._next_sweep:
+            self._next_sweep = now + min(1.0, self._rule.heartbeat_seconds)
+            machines += [
+                machine
+                for machine in self._machines.values()
+                if not machine.new
+                and now - machine.read_at >= self._rule.heartbeat_seconds
+                and machine.read_at > -inf
+                and self._holds(machine)
+            ]
         return [self._read(machine, now, wall) for machine in machines]
 
     @staticmethod

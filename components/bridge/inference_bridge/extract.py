@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from jmespath.exceptions import JMESPathError
 
@@ -32,8 +32,7 @@ MAX_CACHED = 50_000
 Finder: TypeAlias = list[Callable[[Any], Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A value of a feature.
 
     Attributes:

@@ -132,7 +132,8 @@ class Assembly(_Part):
         every_seconds: The clock's period.
         max_age_seconds: For how long a feature's last value may be repeated.
         settle_seconds: On `change`: what changes within this time becomes one reading.
-        heartbeat_seconds: On `change`: a machine whose values do not change is read at least so often while they come.
+        heartbeat_seconds: On `change`: a machine whose values do not change is read so often while they come, or while the connection of a
+            source that reports by exception vouches for them.
         patience_seconds: On `all_new`: a machine is read after this time although a feature has no new value.
         future_seconds: A source's time may be so far ahead of the gateway's clock.
     """
@@ -276,7 +277,7 @@ class Mqtt(_Source, _Login):
     Attributes:
         host: Its name or address.
         port: None for 8883 with TLS and 1883 without.
-        version: Of the protocol.
+        version: Of the protocol; 5 costs more for each message.
         client_id: Names the session, which the broker keeps while the bridge is away.
         session_seconds: For how long it shall keep it (MQTT 5; 3.1.1 leaves that to the broker).
         qos: Of the subscriptions.
@@ -289,7 +290,7 @@ class Mqtt(_Source, _Login):
     type: Literal["mqtt"]
     host: Annotated[str, Field(min_length=1)]
     port: Port | None = None
-    version: Literal["3.1.1", "5"] = "5"
+    version: Literal["3.1.1", "5"] = "3.1.1"
     client_id: Annotated[str, Field(max_length=64)] = "inference-bridge"
     session_seconds: Annotated[int, Field(ge=0, le=604_800)] = 3600
     qos: Literal[0, 1] = 1

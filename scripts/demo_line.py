@@ -1,0 +1,232 @@
+# ruff: noqa: INP001, T201 - a command of its own, it prints
+"""The whole way from a PLC to an alarm on this machine: `make demo-line`.
+
+A PLC (an OPC UA server that the simulator plays), the bridge, a nucleus stand-in, the inference component and the
+dashboard. At the end it reconciles the counts: each value that the PLC wrote must have gone into a reading, and each reading must have
+been scored; else it ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from greengrass_sandbox import BackgroundNucleus
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / ".sandbox" / "line"
+START_SECONDS = 120.0
+SETTLE_SECONDS = 30.0
+REPORT_SECONDS = 5.0
+SENSORS_OF_A_MACHINE = 6
+
+
+class Books:
+    """What the local topics say."""
+
+    def __init__(self) -> None:
+        self.results = self.errors = 0
+        self.health: dict[str, Any] = {}
+        self.inference: dict[str, Any] = {}
+        self.alarms: set[str] = set()
+
+    def take(self, topic: str, payload: bytes) -> None:
+        """Enter a message."""
+        with contextlib.suppress(ValueError, KeyError):
+            message = json.loads(payload)
+            if topic == "ml/inference/bridge/health":
+                self.health = message
+            elif topic == "ml/inference/health" and "counters" in message:
+                self.inference = message
+            elif topic == "ml/inference/alarm":
+                self._alarm(message)
+
+    def _alarm(self, alarm: Mapping[str, Any]) -> None:
+        what = f"{alarm['equipment_id']}: {alarm['kind']} {alarm.get('sensor') or ''}".rstrip()
+        if alarm["event"] == "opened" and alarm["id"] not in self.alarms:
+            self.alarms.add(alarm["id"])
+            print(f"  alarm opened   {what}", flush=True)
+        elif alarm["event"] == "closed":
+            print(f"  alarm closed   {what}", flush=True)
+
+    @property
+    def values(self) -> int:
+        """Values that the bridge received."""
+        return int(self.health.get("values", {}).get("received", 0))
+
+    @property
+    def readings(self) -> int:
+        """Readings that left the bridge."""
+        return int(self.health.get("readings", {}).get("published", 0))
+
+    @property
+    def scored(self) -> int:
+        """Readings that the inference component scored or rejected."""
+        counters = self.inference.get("counters", {})
+        return int(counters.get("scored", 0)) + int(counters.get("rejected", 0))
+
+    def line(self) -> str:
+        """The counts in one line."""
+        return f"  values {self.values}, readings {self.readings}, scored {self.scored}, alarms {len(self.alarms)}"
+
+
+def main() -> int:
+    """Run the demo; 0 if nothing was lost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
+    arguments = parser.parse_args()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with contextlib.ExitStack() as stack:
+        nucleus = stack.enter_context(BackgroundNucleus(FOLDER / "nucleus"))
+        return _play(stack, nucleus, arguments.seconds)
+
+
+def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: float | None) -> int:
+    books, tap = Books(), nucleus.watch("ml/inference/#")
+
+    def look() -> None:
+        for message in tap.drain():
+            books.take(message.topic, message.payload)
+
+    port = _free_port()
+    plc = _start(stack, "plc", [str(ROOT / "examples" / "line" / "plc.py"), "--port", str(port), "--wait"], piped=True)
+    assert plc.stdin is not None  # noqa: S101 - for the type checker
+    assert plc.stdout is not None  # noqa: S101
+    print(f"the PLC: {plc.stdout.readline().strip().removeprefix('serving ')}", flush=True)
+    mapping = json.loads((ROOT / "examples" / "line" / "mapping.json").read_text())
+    mapping["sources"][0]["endpoint"] = f"opc.tcp://127.0.0.1:{port}"
+    (FOLDER / "mapping.json").write_text(json.dumps(mapping, indent=2))
+    print(f"the mapping: {FOLDER / 'mapping.json'}", flush=True)
+    page = _free_port()
+    parts: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
+        (".", ["-m", "ml_inference", "run"], {"HealthIntervalSeconds": 1, "DebounceReadings": 3}),
+        ("components/dashboard", ["-m", "inference_dashboard", "--work", "."], {"Port": page}),
+        (
+            "components/bridge",
+            ["-m", "inference_bridge", "run"],
+            {"HealthIntervalSeconds": 1, "MappingFile": str(FOLDER / "mapping.json")},
+        ),
+    )
+    for project, command, settings in parts:
+        _component(stack, nucleus, project, command, settings)
+        if project == ".":
+            _until(lambda: books.inference.get("state") == "running", look, "the inference component does not start")
+    _until(lambda: books.health.get("state") == "running", look, "the bridge does not connect")
+    print(f"the line in a browser: http://127.0.0.1:{page}/", flush=True)
+    first = SENSORS_OF_A_MACHINE * len(mapping["sources"][0]["machines"])
+    _until(lambda: books.values >= first, look, "the bridge hears nothing")
+    # What the nodes held before the line began; readings of it are no part of the story.
+    before = books.values
+    plc.stdin.write("\n")
+    plc.stdin.flush()
+    ends = time.monotonic() + (seconds or float("inf"))
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.monotonic() < ends:
+            time.sleep(min(REPORT_SECONDS, max(0.1, ends - time.monotonic())))
+            look()
+            print(books.line(), flush=True)
+    plc.send_signal(signal.SIGINT)
+    written = int(json.loads(plc.stdout.readline())["changed"])
+    with contextlib.suppress(TimeoutError):
+        _until(
+            lambda: books.values - before == written and books.scored == books.readings and _settled(books.health),
+            look,
+            "",
+            SETTLE_SECONDS,
+        )
+    values = books.health["values"]
+    lost = (
+        abs(written + before - books.values) + abs(books.readings - books.scored) + books.health["readings"]["dropped"]
+    )
+    kept = {name: number for name, number in values.items() if number and name != "received"}
+    print(f"  changed in the PLC {written}, and {before} before it began; received {books.values}: {json.dumps(kept)}")
+    print(
+        f"  readings published {books.readings}, scored or rejected {books.scored}; written to the PLC {books.health['outputs']['sent']}"
+    )
+    print(f"  lost {lost}")
+    return 1 if lost or not written or not books.readings else 0
+
+
+def _settled(health: Mapping[str, Any]) -> bool:
+    return not health["readings"]["waiting"] and not health["values"]["waiting"]
+
+
+def _component(
+    stack: contextlib.ExitStack, nucleus: BackgroundNucleus, project: str, command: list[str], settings: dict[str, Any]
+) -> None:
+    """Start a component as a process with its recipe's permissions."""
+    ((name, component),) = json.loads((ROOT / project / "gdk-config.json").read_text())["component"].items()
+    recipe = yaml.safe_load((ROOT / project / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe |= {"ComponentName": name, "ComponentVersion": component["version"]}
+    environment = nucleus.credentials(name, recipe, configuration=settings)
+    _start(stack, name, command, environment)
+
+
+def _start(
+    stack: contextlib.ExitStack,
+    name: str,
+    command: list[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    piped: bool = False,
+) -> subprocess.Popen[str]:
+    work = FOLDER / name
+    work.mkdir()
+    log = stack.enter_context((work / "log").open("w"))
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, *command],
+        cwd=work,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if piped else log,
+        stderr=log,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the demo alone
+    )
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _until(
+    condition: Callable[[], bool], look: Callable[[], None], problem: str, seconds: float = START_SECONDS
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{problem}; the logs are in {FOLDER}")
+        time.sleep(0.1)
+        look()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
