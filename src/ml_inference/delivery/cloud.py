@@ -100,9 +100,7 @@ class CloudPublisher:
             self._session = None
             self._window.suspect_oldest()
             self._return_in_flight()
-            if self._reach.probes:  # most likely the nucleus ends, and its spool with it
-                self._take_back(seconds=PROBE_SECONDS)
-            self._reach.begin(spools=False)
+            self._reach.begin(spools=self._reach.spools)
             self._wake()
 
     def offer(self, messages: Sequence[Message], unwanted: int = 0) -> None:
@@ -212,6 +210,7 @@ class CloudPublisher:
         self._settle(outbox)
         if self._is_over():
             self._settle(outbox)
+            self._suspect_spool()
             outbox.hurry()
             self._spill(outbox, last=True)
             return None
@@ -297,6 +296,12 @@ class CloudPublisher:
             self._reach.refused_probe(failure.text)
             self._reach.out_of_reach()
             self._take_back(seconds=SPOOLED_SECONDS)
+
+    def _suspect_spool(self) -> None:
+        """A process that ends without a session ends, on classic, since the nucleus did, and its spool with it."""
+        with self._changed:
+            if self._session is None and self._reach.probes:
+                self._take_back(seconds=PROBE_SECONDS)
 
     def _take_back(self, *, certain: bool = True, seconds: float = DEAD_NETWORK_SECONDS) -> None:
         for flight in self._window.take_back(certain=certain, seconds=seconds):  # with the same id
@@ -456,7 +461,9 @@ class CloudPublisher:
         """Seconds until something is due without anybody telling."""
         with self._changed:
             now = self._monotonic()
-            due = [now + min(pause, LONGEST_NAP), self._spill_at(), self._reach.due, *self._window.next_timeout()]
+            due = [now + min(pause, LONGEST_NAP), self._spill_at(), *self._window.next_timeout()]
+            if self._reach.due > now:  # else it could not go just now, and what hinders it will wake us
+                due.append(self._reach.due)
             if self._deliver_until is not None:
                 due.append(self._deliver_until)
             return max(0.0, min(due) - now)

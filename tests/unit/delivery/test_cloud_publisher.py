@@ -1297,17 +1297,47 @@ def test_at_the_end_nothing_is_waited_for_where_there_is_nothing_to_ask(classic:
     assert classic.clock() == began
 
 
-def test_what_no_probe_vouched_for_goes_again_when_the_connection_to_classic_is_lost(classic: ClassicBench) -> None:
+def test_what_no_probe_vouched_for_is_kept_when_classic_ends(classic: ClassicBench) -> None:
+    classic.attach()
+    for number in range(30):
+        classic.offer(message(number))
+        classic.run(1)
+    classic.publisher.detach()
+    classic.step()
+    assert classic.publisher.counts().delivered == 30
+    kept = classic.finish()
+    assert 0 < len(kept) <= PROBE_SECONDS + 1
+    assert kept == [f"id-{number}" for number in range(30 - len(kept), 30)]
+
+
+@pytest.mark.parametrize("hindrance", ["no session", "full window"])
+def test_a_probe_that_cannot_go_is_not_waited_for_in_a_busy_loop(classic: ClassicBench, hindrance: str) -> None:
+    classic.attach()
+    classic.offer(message(0))
+    classic.run(1)
+    classic.offer(message(1))
+    classic.run(1)
+    if hindrance == "no session":
+        classic.publisher.detach()
+    else:
+        classic.offer(*(message(number) for number in range(2, 20)))
+        classic.pass_time(1)
+    nap = classic.pass_time(PROBE_SECONDS)
+    assert nap is not None
+    assert nap > 0.0
+
+
+def test_another_connection_to_the_same_classic_nucleus_costs_no_repeats(classic: ClassicBench) -> None:
     classic.attach()
     for number in range(30):
         classic.offer(message(number))
         classic.run(1)
     classic.publisher.detach()
     classic.attach()
+    classic.offer(message(30))
     classic.run(1)
-    again = classic.sent()
-    assert 0 < len(again) <= PROBE_SECONDS + 1
-    assert again == [f"id-{number}" for number in range(30 - len(again), 30)]
+    assert classic.sent() == ["id-30"]
+    assert classic.publisher.counts().delivered == 31
 
 
 @pytest.mark.parametrize("answer", [FORBIDDEN, INVALID])
