@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.line import NAME, Line, accounted
+from support.line import NAME, Line, accounted, until
 from support.models import ABNORMAL, NORMAL
 
 REAL_MESSAGE = {
@@ -116,6 +116,21 @@ def test_health_tells_state_model_and_counters(line: Line) -> None:
     assert health["model"]["name"] == "small"
     assert health["counters"] == {"received": 5, "scored": 3, "rejected": 2, "dropped": 0, "queued": 0}
     assert accounted(health)
+
+
+@pytest.mark.parametrize("profile", ["lite"])
+def test_the_log_says_which_machine_is_rejected_in_one_line_however_many_there_are(
+    make_line: Callable[..., Line],
+) -> None:
+    line = make_line(HealthIntervalSeconds=1)
+    name = "cylinder-7\nERROR forged" + "x" * 80
+    line.send_all([{"equipment_id": name}] * 500)
+    until(lambda: line.says("readings were rejected"), "the log does not say so")
+    line.health.until(lambda health: health["counters"]["rejected"] == 500)
+    line.finish()
+    (said,) = [row for row in line.log.read_text().splitlines() if "rejected" in row and "stopped" not in row]
+    assert "of machine 'cylinder-7\\nERROR forgedx" in said
+    assert said.endswith("…': rVibration_Temp: Field required")
 
 
 def test_on_sigterm_everything_received_is_scored_and_published_in_order(line: Line) -> None:

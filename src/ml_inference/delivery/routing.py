@@ -74,6 +74,7 @@ class Router:
         self._refilled = monotonic()
         self._last_to_cloud: OrderedDict[str, float] = OrderedDict()
         self.errors_suppressed = 0
+        self.last_rejection: Rejection | None = None
 
     def results(self, outcome: Outcome) -> list[Message]:
         """Messages for the result topic: one, or as many as its size needs. None for a reading that was rejected alone."""
@@ -85,6 +86,7 @@ class Router:
         """Messages for the error topic, one for each rejection, as far as their rate allows."""
         messages = []
         for rejection in outcome.rejections:
+            self.last_rejection = rejection
             if not self._allowed():
                 self.errors_suppressed += 1
                 continue

@@ -109,6 +109,7 @@ class Health:
             self._outputs.offer([for_cloud], 0)
             self._cloud_due = moment + interval
         self.due = moment + (interval if sent else RETRY_SECONDS)
+        self._outputs.rejections.look(message["counters"]["rejected"], moment)
 
     def message(self, worker: Worker | None) -> dict[str, Any]:
         """The message at this moment."""

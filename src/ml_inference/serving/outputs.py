@@ -17,6 +17,7 @@ from ml_inference.delivery.outbox.outbox import Outbox
 from ml_inference.delivery.routing import Message, Router
 from ml_inference.delivery.sequence import Sequence as CloudSequence
 from ml_inference.greengrass.session import Session
+from ml_inference.serving.rejections import RejectionLog
 
 SEQUENCE_FILE = "sequence"
 OUTBOX_FILE = Path("outbox") / "outbox.sqlite"
@@ -35,6 +36,7 @@ class Outputs:
     Attributes:
         work_directory: As given.
         router: Turns outcomes into messages.
+        rejections: Says in the log what was rejected.
         local: Publishes local messages.
         cloud: Publishes to AWS IoT Core; None until `configure`.
     """
@@ -53,6 +55,7 @@ class Outputs:
         self._monotonic = monotonic
         self._sequence = CloudSequence(work_directory / SEQUENCE_FILE)
         self.router = Router(configuration, thing_name, monotonic, _message_ids(), self._sequence.next)
+        self.rejections = RejectionLog(self.router)
         self.local = LocalPublisher(monotonic)
         self.cloud: CloudPublisher | None = None
 
