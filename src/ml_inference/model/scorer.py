@@ -21,6 +21,10 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 Score: TypeAlias = float | list[float]
 
 
+FEW = 8
+"""Rows that are scored sooner one by one without XGBoost than together with it."""
+
+
 class Scorer:
     """One booster, ready to predict on one thread.
 
@@ -53,9 +57,9 @@ class Scorer:
         Raises:
             ModelError: The booster cannot predict in place (a linear booster) or gives scores that are not finite.
         """
+        if self._single is not None and len(rows) <= FEW:
+            return [self._single(row) for row in rows]
         if len(rows) == 1:
-            if self._single is not None:
-                return [self._single(rows[0])]
             self._row[0] = rows[0]
             matrix = self._row
         else:

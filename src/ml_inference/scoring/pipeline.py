@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 
@@ -140,6 +140,17 @@ class Pipeline:
         """
         return self.score(self._decoder.decode(payload))
 
+    def process_many(self, payloads: Sequence[bytes]) -> list[Outcome]:
+        """Score several messages with one prediction; each becomes what it would have become alone.
+
+        Args:
+            payloads: In the order of arrival.
+
+        Returns:
+            The outcome of each.
+        """
+        return self.score_many([self._decoder.decode(payload) for payload in payloads])
+
     def tick(self, elapsed: float) -> tuple[Event, ...]:
         """Time went on without messages.
 
@@ -156,20 +167,33 @@ class Pipeline:
 
     def score(self, decoded: Decoded) -> Outcome:
         """Score a message that is already taken apart."""
+        return self.score_many((decoded,))[0]
+
+    def score_many(self, messages: Sequence[Decoded]) -> list[Outcome]:
+        """Score messages that are already taken apart, with one prediction for all."""
         if self._watch is not None or self._history is not None:
-            return self._score_over_time(decoded)
-        readings = [item for item in decoded.items if isinstance(item, Reading)]
-        scored = self._results(readings, decoded) if readings else []
+            return self._score_over_time(messages)
+        readings = [item for decoded in messages for item in decoded.items if isinstance(item, Reading)]
+        scored = iter(self._results(readings) if readings else ())
         for reading in readings:
             self._drift.add(reading.values)
-        results = iter(scored)
-        items = tuple(next(results) if isinstance(item, Reading) else item for item in decoded.items)
-        return Outcome(items=items, batch=decoded.batch, correlation_id=decoded.correlation_id)
+        return [
+            Outcome(
+                tuple(
+                    _placed(next(scored), index) if isinstance(item, Reading) else item
+                    for index, item in enumerate(decoded.items)
+                )
+                if decoded.batch
+                else tuple(next(scored) if isinstance(item, Reading) else item for item in decoded.items),
+                decoded.batch,
+                decoded.correlation_id,
+            )
+            for decoded in messages
+        ]
 
     # A model that judges single readings.
 
-    def _results(self, readings: Sequence[Reading], decoded: Decoded) -> list[Result | Rejection]:
-        indices = [index for index, item in enumerate(decoded.items) if isinstance(item, Reading)]
+    def _results(self, readings: Sequence[Reading]) -> list[Result | Rejection]:
         scores = self._scores([reading.values for reading in readings])
         manifest = self._model.manifest
         threshold = self._judgement.threshold_for(manifest)
@@ -180,10 +204,9 @@ class Pipeline:
         arrived = parse_timestamp(self._clock())
         results: list[Result | Rejection] = []
         for position, reading in enumerate(readings):
-            index = indices[position] if decoded.batch else None
             score, abnormal = scores[position], verdicts[position]
             if isinstance(score, ModelError):
-                results.append(self._unscored(reading, score, index))
+                results.append(self._unscored(reading, score, None))
                 continue
             state, changed = None, False
             if abnormal is not None:
@@ -201,7 +224,6 @@ class Pipeline:
                     model_name=manifest.name,
                     model_version=manifest.version,
                     explanation=explanations.get(position, ()),
-                    index=index,
                 )
             )
         return results
@@ -252,29 +274,38 @@ class Pipeline:
 
     # A model that knows of time.
 
-    def _score_over_time(self, decoded: Decoded) -> Outcome:
+    def _score_over_time(self, messages: Sequence[Decoded]) -> list[Outcome]:
         """Readings in order: sensors (what they say can be withheld), the machine's past, the score, the alarm."""
-        instant = self._clock()
-        arrival = _Arrival(parse_timestamp(instant), instant.timestamp())
-        observed = [
-            self._observe(item, arrival, index if decoded.batch else None) for index, item in enumerate(decoded.items)
-        ]
-        waiting = [one for one in observed if isinstance(one, _Waiting)]
+        alarms: list[tuple[Event, ...]] = []
+        observed: list[list[_Waiting | Rejection]] = []
+        for decoded in messages:
+            # Its own for each message: readings that bring no time are told apart by it.
+            instant = self._clock()
+            arrival = _Arrival(parse_timestamp(instant), instant.timestamp())
+            observed.append(
+                [
+                    self._observe(item, arrival, index if decoded.batch else None)
+                    for index, item in enumerate(decoded.items)
+                ]
+            )
+            alarms.append(self._watch.events() if self._watch is not None else ())
+        waiting = [one for items in observed for one in items if isinstance(one, _Waiting)]
         rows = self._rows(waiting) if waiting else []
         for held in waiting:
             if held.seen is None or not held.seen.missing:
                 self._drift.add(held.reading.values)
-        scored = iter(
-            [
-                self._unscored(held.reading, score, held.index)
-                if isinstance(score, ModelError)
-                else self._judge(held, row, score)
-                for held, row, score in zip(waiting, rows, self._scores(rows) if rows else (), strict=True)
-            ]
-        )
-        items = tuple(next(scored) if isinstance(one, _Waiting) else one for one in observed)
-        alarms = self._watch.events() if self._watch is not None else ()
-        return Outcome(items, decoded.batch, decoded.correlation_id, alarms)
+        scored = zip(rows, self._scores(rows) if rows else (), strict=True)
+        outcomes = []
+        for decoded, items, told in zip(messages, observed, alarms, strict=True):
+            results = tuple(self._judged(one, *next(scored)) if isinstance(one, _Waiting) else one for one in items)
+            events = told + self._watch.events() if self._watch is not None else ()
+            outcomes.append(Outcome(results, decoded.batch, decoded.correlation_id, events))
+        return outcomes
+
+    def _judged(self, held: _Waiting, row: Sequence[float], score: Score | ModelError) -> Result | Rejection:
+        if isinstance(score, ModelError):
+            return self._unscored(held.reading, score, held.index)
+        return self._judge(held, row, score)
 
     def _observe(self, item: Reading | Rejection, arrival: _Arrival, index: int | None) -> _Waiting | Rejection:
         watch = self._watch
@@ -445,6 +476,10 @@ class _Waiting:
     counts: bool
     index: int | None
     seen: Seen | None = None
+
+
+def _placed(item: Result | Rejection, index: int) -> Result | Rejection:
+    return replace(item, index=index)
 
 
 def _rounded(score: Score) -> Score:

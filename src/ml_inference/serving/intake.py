@@ -22,6 +22,9 @@ CROWDED_SHARE = 0.25
 """Of the queue's bound; a quarter of 10,000 messages is some seconds' work."""
 MAX_SILENT_SECONDS = 60.0
 """Most time between two readings that counts on the way to being known."""
+SMALL_BYTES = 4096
+"""Of a message that may be taken together with others."""
+
 _EQUIPMENT = re.compile(rb'"equipment_id"\s*:\s*"((?:[^"\\]|\\.){0,256})"')
 
 
@@ -145,12 +148,31 @@ class Intake:
         Returns:
             The message, or None if none came in time or the intake is closed and empty.
         """
+        return next(iter(self.take(timeout, 1)), None)
+
+    def take(self, timeout: float, most: int) -> list[Arrival]:
+        """Take the oldest message, and small ones that wait behind it.
+
+        Args:
+            timeout: Longest wait in seconds for the first.
+            most: Most messages.
+
+        Returns:
+            Messages in the order of arrival; none if none came in time or the intake is closed and empty.
+        """
         with self._changed:
             if not self._messages and not self._closed:
                 self._changed.wait(timeout)
-            if not self._messages:
-                return None
-            return self._take(next(iter(self._messages)))
+            taken: list[Arrival] = []
+            while self._messages and len(taken) < most:
+                number, (_, oldest) = next(iter(self._messages.items()))
+                # No small message waits for a large one to be scored.
+                if taken and len(oldest.payload) > SMALL_BYTES:
+                    break
+                taken.append(self._take(number))
+                if len(oldest.payload) > SMALL_BYTES:
+                    break
+            return taken
 
     @property
     def crowded(self) -> bool:

@@ -13,6 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 from ml_inference.delivery.routing import Message, Router
+from ml_inference.logs import Occurrences
 from ml_inference.model.bundle import Model
 from ml_inference.monitoring.alarms import Event as AlarmEvent
 from ml_inference.monitoring.watch import AlarmSettings
@@ -29,6 +30,10 @@ IDLE_SECONDS = 0.2
 LATENCIES = 1_000
 TICK_SECONDS = 1.0
 """Between two looks at what is due while messages come."""
+TOGETHER = 32
+"""Most messages that are scored together. More would save little, and as many are on their way to the nucleus at most."""
+TOGETHER_SECONDS = 0.005
+"""What a message waits at most for others to be scored with it."""
 KEEP_SECONDS = 1.0
 """For writing the last checkpoint when it ends."""
 
@@ -74,7 +79,9 @@ class Worker:
         self._finish = Event()
         self._challenger: tuple[Pipeline, Comparison] | None = None
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._internal_errors = 0
+        self._seconds = 0.0  # of a message, by the latest ones
+        self._internal_errors = Occurrences()
+        self._apart = Occurrences()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -191,11 +198,11 @@ class Worker:
     def _run(self) -> None:
         self._change(self._go_on)
         while True:
-            arrival = self._intake.get(IDLE_SECONDS)
+            arrivals = self._intake.take(IDLE_SECONDS, self._most)
             while self._changes:
                 self._change(self._changes.popleft())
-            if arrival is not None:
-                self._work(arrival)
+            if arrivals:
+                self._work(arrivals)
                 if self._monotonic() - self._ticked >= TICK_SECONDS:
                     self._change(self._tick)
             elif self._finish.is_set():
@@ -242,29 +249,52 @@ class Worker:
         except Exception:
             logger.exception("a change met an internal error; what was in force stays")
 
-    def _work(self, arrival: Arrival) -> None:
+    @property
+    def _most(self) -> int:
+        """How many messages may be scored together, so that none of them waits long for that."""
+        return max(1, min(TOGETHER, int(TOGETHER_SECONDS / self._seconds))) if self._seconds > 0.0 else TOGETHER
+
+    def _work(self, arrivals: Sequence[Arrival]) -> None:
         began = self._monotonic()
+        outcomes = self._process(arrivals)
+        seconds = (self._monotonic() - began) / len(arrivals)
+        self._seconds += 0.2 * (seconds - self._seconds)
+        if self._memory and (events := [event for outcome in outcomes for event in outcome.alarms]):
+            # All of them before the first is told: the machines' states are already those after the last message.
+            self._memory.record(events, self._pipeline)
+        for arrival, outcome in zip(arrivals, outcomes, strict=True):
+            self._hand_on(arrival, outcome)
+        if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
+            for arrival, outcome in zip(arrivals, outcomes, strict=True):
+                self._compare(arrival, outcome, seconds)
+
+    def _process(self, arrivals: Sequence[Arrival]) -> list[Outcome]:
+        """What becomes of messages, of several with one prediction."""
+        self._pipeline.explaining = not self._intake.crowded
+        if len(arrivals) > 1:
+            try:
+                return self._pipeline.process_many([arrival.payload for arrival in arrivals])
+            except Exception:
+                if self._apart.add():
+                    logger.exception("messages are scored one by one: together they met an internal error")
+        outcomes = []
+        for arrival in arrivals:
+            try:
+                outcomes.append(self._pipeline.process(arrival.payload))
+            except Exception:  # noqa: BLE001 - ours, whatever it was: logged, counted, and the next one gets its chance
+                outcomes.append(self._refuse(arrival))
+        return outcomes
+
+    def _hand_on(self, arrival: Arrival, outcome: Outcome) -> None:
+        self._tell_again(outcome.alarms)
         try:
-            self._pipeline.explaining = not self._intake.crowded
-            outcome = self._pipeline.process(arrival.payload)
-            seconds = self._monotonic() - began
             local, cloud, unwanted = self._route(outcome)
-        except Exception:
-            # Ours, whatever it was: the message is refused and counted, and the next one gets its chance.
-            self._internal_errors += 1
-            if self._internal_errors & (self._internal_errors - 1) == 0:
-                logger.exception("%d messages met an internal error; the last", self._internal_errors)
-            error = FieldError((), "internal_error", "the component could not process this message; see its log")
-            outcome = Outcome((Rejection((error,), received=arrival.payload),))
-            seconds = self._monotonic() - began
+        except Exception:  # noqa: BLE001 - as above
+            outcome = self._refuse(arrival)
             local, cloud, unwanted = self._router.errors(outcome), [], 0
-        if outcome.alarms:
-            self._tell(outcome.alarms)
         for message in local:
             self._publish(message)
         self._latencies.append(self._monotonic() - arrival.moment)
-        if self._challenger:  # not before: whoever waits for a result does not wait for a second opinion
-            self._compare(arrival, outcome, seconds)
         scored = len(outcome.results)
         for machine in {item.equipment_id for item in outcome.results}:
             self._intake.known.heard(machine)
@@ -274,12 +304,20 @@ class Worker:
             self._offer(cloud, unwanted)
             self._intake.counters.finished(scored=scored, rejected=len(outcome.items) - scored)
 
+    def _refuse(self, arrival: Arrival) -> Outcome:
+        """What becomes of a message that met an internal error; called while that is handled."""
+        if self._internal_errors.add():
+            logger.exception("%d messages met an internal error; the last", self._internal_errors.count)  # noqa: LOG004
+        error = FieldError((), "internal_error", "the component could not process this message; see its log")
+        return Outcome((Rejection((error,), received=arrival.payload),))
+
     def _route(self, outcome: Outcome) -> tuple[list[Message], list[Message], int]:
         """Local messages, messages for the cloud, and how many readings the cloud does not want."""
         return self._router.results(outcome) + self._router.errors(outcome), *self._router.cloud(outcome)
 
     def _compare(self, arrival: Arrival, outcome: Outcome, seconds: float) -> None:
-        assert self._challenger is not None  # noqa: S101 - the caller looked
+        if self._challenger is None:  # it has failed meanwhile
+            return
         pipeline, comparison = self._challenger
         began = self._monotonic()
         try:

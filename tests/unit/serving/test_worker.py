@@ -18,12 +18,14 @@ from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Outcome
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.scoring.readings import Decoded
+from ml_inference.serving import worker
 from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters, Counts
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.memory import Memory
 from ml_inference.serving.rollout import artifact_model_directory
-from ml_inference.serving.worker import Worker
+from ml_inference.serving.worker import TOGETHER, Worker
 from support.clocks import until
 from support.models import ABNORMAL, NORMAL, train_small
 
@@ -104,6 +106,69 @@ def test_results_leave_in_the_order_in_which_readings_came_and_everything_is_cou
     assert sum(message.weight for message in bench.cloud) == 102
 
 
+def test_messages_that_wait_together_become_what_they_would_have_become_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = load_model(artifact_model_directory())
+    documents: list[Any] = [
+        (ABNORMAL if number % 3 else NORMAL)
+        | {
+            "equipment_id": f"cylinder-{number % 5}",
+            "timestamp": 1_790_000_000 + 60 * number,
+            "wRMSCurrent": 80 + number,
+        }
+        for number in range(200)
+    ]
+    documents[50:50] = [b"?", {}, [*documents[:3], {}], b"[]"]
+    payloads = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in documents]
+    alone = Pipeline(shipped)
+    expected = [alone.process(payload) for payload in payloads]
+    bench = Bench(shipped, tmp_path)
+    together: list[int] = []
+    many = bench.pipeline.process_many
+
+    def process_many(payloads: Sequence[bytes]) -> list[Outcome]:
+        together.append(len(payloads))
+        return many(payloads)
+
+    monkeypatch.setattr(bench.pipeline, "process_many", process_many)
+    monkeypatch.setattr(worker, "TOGETHER_SECONDS", SECONDS)
+    bench.send(*documents)
+    bench.worker.start()
+    bench.finish()
+    messages = [json.loads(message.payload) for message in bench.local if message.topic == "ml/inference/result"]
+    assert max(together) == TOGETHER
+    assert [item["score"] for message in messages for item in message.get("results", [message]) if "score" in item] == [
+        result.score for outcome in expected for result in outcome.results
+    ]
+    assert [message["state"] for message in messages if "state" in message] == [
+        outcome.results[0].state for outcome in expected if outcome.results and not outcome.batch
+    ]
+    assert [message.topic for message in bench.local].count("ml/inference/alarm") == sum(
+        len(outcome.alarms) for outcome in expected
+    )
+
+
+def test_a_large_message_is_scored_alone_and_slow_ones_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    many = bench.pipeline.process_many
+
+    def process_many(payloads: Sequence[bytes]) -> list[Outcome]:
+        together.append(len(payloads))
+        time.sleep(0.01 * len(payloads))
+        return many(payloads)
+
+    monkeypatch.setattr(bench.pipeline, "process_many", process_many)
+    bench.send(NORMAL, NORMAL, [NORMAL] * 100, *[NORMAL] * 100)
+    bench.worker.start()
+    messages = bench.finish()
+    results = [item for message in messages for item in message.get("results", [message])]
+    assert (len(results), together[0]) == (202, 2)
+    assert max(together[2:], default=0) < TOGETHER / 2
+
+
 def test_what_the_cloud_does_not_want_is_told_with_what_it_wants(tmp_path: Path, model: Model) -> None:
     bench = Bench(model, tmp_path, cloud_publish="abnormal")
     bench.worker.start()
@@ -130,19 +195,19 @@ def test_the_books_of_worker_and_cloud_agree_at_every_moment(bench: Bench) -> No
 def test_an_error_of_ours_rejects_that_message_and_the_next_one_is_scored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process, wanted = bench.pipeline.process, bench.router._wanted
+    decode, wanted = bench.pipeline._decoder.decode, bench.router._wanted
 
-    def process_or_fail(payload: bytes) -> Outcome:
+    def decode_or_fail(payload: bytes) -> Decoded:
         if payload == b"in scoring":
             raise RuntimeError("a mistake")
-        return process(payload)
+        return decode(payload)
 
     def wanted_or_fail(result: Any) -> bool:
         if result.correlation_id == "in routing":
             raise RuntimeError("a mistake")
         return wanted(result)
 
-    monkeypatch.setattr(bench.pipeline, "process", process_or_fail)
+    monkeypatch.setattr(bench.pipeline._decoder, "decode", decode_or_fail)
     monkeypatch.setattr(bench.router, "_wanted", wanted_or_fail)
     bench.worker.start()
     bench.send(b"in scoring", [NORMAL, NORMAL | {"correlation_id": "in routing"}], NORMAL)
@@ -279,7 +344,7 @@ def test_a_challenger_scores_in_silence_and_after_the_result_is_out(
     bench.worker.start()
     bench.send(NORMAL, ABNORMAL, {}, [NORMAL, {}, ABNORMAL])
     messages = bench.finish()
-    assert seen == [1, 2, 3, 5]
+    assert all(out >= own for out, own in zip(seen, [1, 2, 3, 5], strict=True))  # it may see the results of later ones
     assert {message["model"]["version"] for message in messages if "model" in message} == {"1.0.0"}
     challenger = bench.worker.as_message()["challenger"]
     assert (challenger["compared"], challenger["agreement"], challenger["refused"]) == (4, 1.0, 0)
