@@ -58,7 +58,7 @@ class Result(TypedDict):
     model: ModelName
     explanation: NotRequired[list[Reason]]
     explanation_age_seconds: NotRequired[
-        Annotated[float, Field(description="the explanation is of an earlier reading of the same alarm")]
+        Annotated[float, Field(description="the explanation is of an earlier reading, of the same machine and state")]
     ]
     smoothed_score: NotRequired[Share]
     sensors: NotRequired[
@@ -289,6 +289,9 @@ class Health(TypedDict):
     local: Local
     problems: Annotated[dict[str, str], Field(description="a sentence for each; empty when all is well")]
     errors_suppressed: NotRequired[Count]
+    explanations_skipped: NotRequired[
+        Annotated[Count, Field(description="abnormal results without an explanation, since too much came in")]
+    ]
     latency_ms: NotRequired[Latency]
     drift: NotRequired[Drift]
     challenger: NotRequired[Challenger]

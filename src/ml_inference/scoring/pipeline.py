@@ -50,8 +50,10 @@ class Pipeline:
         salt: What tells this device's alarms from another's, such as the thing's name.
 
     Attributes:
-        explaining: Whether abnormal readings are explained without being asked; whoever has too much to do says no.
+        explaining: Whether abnormal readings are explained without being asked, unless their state is new; whoever has too
+            much to do says no.
         truth: What the line's own label says of the alarms, where it sends one and the model knows of time.
+        explanations_skipped: Abnormal readings that got no explanation since there was no time for it.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Pipeline:
         self._watching = watching
         self._settings = settings or AlarmSettings()
         self._salt = salt
+        self._generation = 0
         self._states = MachineStates()
         self._watch: Watch | None = None
         self._history: History | None = None
         self.explaining = True
         self.truth = Truth()
+        self.explanations_skipped = 0
         self.judge_by(judgement or Judgement())
         self.swap(model)
 
@@ -115,10 +119,12 @@ class Pipeline:
         elif self._watching and manifest.needs_format_2:
             self._watch = Watch(manifest, self._settings, self._salt)
         self._model, self._decoder, self._drift, self._history = model, decoder, drift, history
+        self._generation += 1
 
     def judge_by(self, judgement: Judgement, settings: AlarmSettings | None = None) -> None:
         """Judge by other rules from the next message on; machines keep their states."""
         self._judgement = judgement
+        self._generation += 1
         self._states.debounce = judgement.debounce_readings
         if settings is not None:
             self._settings = settings
@@ -231,12 +237,18 @@ class Pipeline:
     def _explain(
         self, readings: Sequence[Reading], scores: Sequence[Score | ModelError], verdicts: Sequence[bool | None]
     ) -> dict[int, tuple[Explanation, ...]]:
-        """Explanations by position, for the abnormal readings only: SHAP costs some six predictions.
+        """Explanations by position, for the abnormal readings, and those who ask, only: SHAP costs some six predictions.
 
         None if the booster cannot explain: a result without its reasons is better than no result.
         """
-        abnormal = [position for position, verdict in enumerate(verdicts) if verdict]
-        if self._judgement.explain_top_k == 0 or not abnormal or not self.explaining:
+        if self._judgement.explain_top_k == 0:
+            return {}
+        abnormal = [position for position, verdict in enumerate(verdicts) if verdict or readings[position].explain]
+        if not self.explaining:
+            asked = [position for position in abnormal if readings[position].explain]
+            self.explanations_skipped += len(abnormal) - len(asked)
+            abnormal = asked
+        if not abnormal:
             return {}
         try:
             values = self._model.scorer.contributions([readings[position].values for position in abnormal])
@@ -348,7 +360,7 @@ class Pipeline:
         abnormal = is_abnormal(score, threshold, manifest)
         verdict = None
         if self._watch is not None and seen is not None and self._watch.alarmed and isinstance(score, float):
-            verdict = self._watch.judge(seen, score, partial(self._contributions, row))
+            verdict = self._watch.judge(seen, score, partial(self._listed_contributions, held, row))
         state, changed = (verdict.state, verdict.changed) if verdict else (None, False)
         if verdict is None and abnormal is not None:
             state, changed = self._states.update(reading.equipment_id, abnormal=abnormal)
@@ -364,8 +376,8 @@ class Pipeline:
             )
         explanation: tuple[Explanation, ...] = ()
         age = None
-        if ((abnormal and self.explaining) or reading.explain) and self._judgement.explain_top_k:
-            explanation, age = self._explanation(held, row, score)
+        if (abnormal or reading.explain) and self._judgement.explain_top_k:
+            explanation, age = self._explanation(held, row, score, changed=changed)
         horizon = manifest.horizon_seconds
         return Result(
             equipment_id=reading.equipment_id,
@@ -390,31 +402,46 @@ class Pipeline:
         )
 
     def _explanation(
-        self, held: _Waiting, row: Sequence[float], score: Score
+        self, held: _Waiting, row: Sequence[float], score: Score, *, changed: bool
     ) -> tuple[tuple[Explanation, ...], float | None]:
-        """The reading's explanation, or an earlier one of the same alarm and its age in seconds."""
+        """The reading's explanation, or an earlier one of the same machine in the same condition and its age in seconds.
+
+        An explanation costs ten times what everything else does, so it is fresh where somebody will read it: when the state
+        changes, each `REASON_SECONDS`, and on request.
+        """
         machine = held.seen.machine if held.seen is not None else None
         alarm = self._watch.book.find(EQUIPMENT, held.reading.equipment_id) if self._watch is not None else None
-        if machine is not None and alarm is not None and machine.explanation is not None and not held.reading.explain:
-            identifier, at, earlier = machine.explanation
+        condition = (self._generation, alarm and alarm.id, _class_of(score))
+        wanted = held.reading.explain or changed or held.contributions is not None
+        if machine is not None and machine.explanation is not None and not wanted:
+            of, at, earlier = machine.explanation
             age = held.seconds - at
-            if identifier == alarm.id and 0.0 <= age < REASON_SECONDS:
+            if of == condition and 0.0 <= age < REASON_SECONDS:
                 return earlier, round(age, 3)
-        try:
-            values = self._model.scorer.contributions([row])[0]
-        except ModelError:
+        if not self.explaining and not wanted:
+            self.explanations_skipped += 1
+            return (), None
+        values = self._contributions(held, row)
+        if values is None:
             return (), None
         explanation = self._largest(values, score, row)
         if machine is not None:
-            machine.explanation = None if alarm is None else (alarm.id, held.seconds, explanation)
+            machine.explanation = (condition, held.seconds, explanation)
         return explanation, None
 
-    def _contributions(self, row: Sequence[float]) -> list[float] | None:
-        try:
-            values: list[float] = self._model.scorer.contributions([row])[0].tolist()
-        except ModelError:
+    def _contributions(self, held: _Waiting, row: Sequence[float]) -> npt.NDArray[np.float32] | None:
+        """The reading's SHAP values, computed once; None if the booster has none."""
+        if held.contributions is None:
+            with suppress(ModelError):
+                held.contributions = self._model.scorer.contributions([row])[0]
+        return held.contributions
+
+    def _listed_contributions(self, held: _Waiting, row: Sequence[float]) -> list[float] | None:
+        values = self._contributions(held, row)
+        if values is None:
             return None
-        return values
+        listed: list[float] = values.tolist()
+        return listed
 
     def _by_sensor(self, contributions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What derived features contribute counts for their sensors."""
@@ -468,6 +495,7 @@ class _Waiting:
         counts: Whether it belongs to the machine's past, unless it comes too late, which the history finds out itself.
         index: Position in the batch; None for a single reading.
         seen: What the watch saw; None where nothing is watched.
+        contributions: Its SHAP values, once they were needed.
     """
 
     reading: Reading
@@ -476,6 +504,12 @@ class _Waiting:
     counts: bool
     index: int | None
     seen: Seen | None = None
+    contributions: npt.NDArray[np.float32] | None = None
+
+
+def _class_of(score: Score) -> int:
+    """The most likely class: an explanation is about that one."""
+    return max(range(len(score)), key=score.__getitem__) if isinstance(score, list) else 0
 
 
 def _placed(item: Result | Rejection, index: int) -> Result | Rejection:

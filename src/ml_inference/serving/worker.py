@@ -163,6 +163,8 @@ class Worker:
         """The worker's part of the health message: time from arrival to publish, of the latest messages."""
         latencies = sorted(self._latencies.copy())
         message: dict[str, Any] = {"errors_suppressed": self._router.errors_suppressed}
+        if self._pipeline.explanations_skipped:
+            message["explanations_skipped"] = self._pipeline.explanations_skipped
         if latencies:
             message["latency_ms"] = {
                 f"p{percent}": round(latencies[min(len(latencies) - 1, len(latencies) * percent // 100)] * 1000, 2)

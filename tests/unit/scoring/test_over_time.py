@@ -12,6 +12,7 @@ import pytest
 
 from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.over_time import Condition
+from ml_inference.model.scorer import Scorer
 from ml_inference.monitoring.alarms import iso
 from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.outcomes import Result
@@ -265,6 +266,55 @@ def test_a_request_for_an_explanation_gets_a_fresh_one_and_others_get_that_of_th
         ages.append(result.as_message().get("explanation_age_seconds"))
     assert ages[3] is None
     assert ages[4] == 10.0
+
+
+def test_abnormal_readings_share_an_explanation_for_a_minute_unless_the_state_changes(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(model)
+    line.run(NORMAL, 15)
+    explained: list[float] = []
+    original = Scorer.contributions
+
+    def contributions(scorer: Scorer, rows: Any) -> Any:
+        explained.append(line.seconds)
+        return original(scorer, rows)
+
+    monkeypatch.setattr(Scorer, "contributions", contributions)
+    results = []
+    for _ in range(600):
+        line.seconds += 1
+        results.append(line.send(ABNORMAL))
+    assert all(result is not None and result.abnormal and result.explanation for result in results)
+    ages = [result.as_message().get("explanation_age_seconds", 0.0) for result in results if result is not None]
+    assert max(ages) < 60.0
+    changes = [place for place, result in enumerate(results) if result is not None and result.state_changed]
+    assert changes
+    assert all(ages[place] == 0.0 for place in changes)
+    # Once a minute for the alarm's reasons, and the result's beside them.
+    assert len(explained) <= 2 * 600 / 60 + 2
+
+
+def test_without_time_for_explanations_only_who_asks_gets_a_new_one(model: Model) -> None:
+    line = Line(model)
+    line.run(NORMAL, 15)
+    line.pipeline.explaining = False
+    first = line.send(ABNORMAL, "late")  # a machine's first reading is a new state
+    line.seconds += 1
+    asked = line.send(ABNORMAL, "late", explain=True)
+    line.seconds += 30
+    soon = line.send(ABNORMAL, "late")
+    line.seconds += 100
+    later = line.send(ABNORMAL, "late")
+    assert first is not None
+    assert first.explanation
+    assert asked is not None
+    assert asked.explanation
+    assert soon is not None
+    assert soon.as_message()["explanation_age_seconds"] == 30.0
+    assert later is not None
+    assert later.explanation == ()
+    assert line.pipeline.explanations_skipped == 1
 
 
 def test_settings_override_the_manifests_levels(model: Model) -> None:
