@@ -163,21 +163,28 @@ class Intake:
         with self._changed:
             if not self._messages and not self._closed:
                 self._changed.wait(timeout)
-            taken: list[Arrival] = []
-            while self._messages and len(taken) < most:
+            if not self._messages:
+                return []
+            taken = [self._take(next(iter(self._messages)))]
+            crowded = self.crowded
+            # No small message waits for a large one to be scored, and all of them are taken in the same plight.
+            while self._messages and len(taken) < most and len(taken[-1].payload) <= SMALL_BYTES:
                 number, (_, oldest) = next(iter(self._messages.items()))
-                # No small message waits for a large one to be scored.
-                if taken and len(oldest.payload) > SMALL_BYTES:
+                if len(oldest.payload) > SMALL_BYTES or self._crowded_without(oldest) != crowded:
                     break
                 taken.append(self._take(number))
-                if len(oldest.payload) > SMALL_BYTES:
-                    break
             return taken
 
     @property
     def crowded(self) -> bool:
         """Whether so much waits that what can be done without should not be done: explanations go before readings do."""
-        return len(self._messages) > CROWDED_SHARE * self._limit or self._bytes > CROWDED_SHARE * self._max_bytes
+        return self._is_crowded(len(self._messages), self._bytes)
+
+    def _crowded_without(self, oldest: Arrival) -> bool:
+        return self._is_crowded(len(self._messages) - 1, self._bytes - len(oldest.payload))
+
+    def _is_crowded(self, messages: int, size: int) -> bool:
+        return messages > CROWDED_SHARE * self._limit or size > CROWDED_SHARE * self._max_bytes
 
     def close(self) -> None:
         """Take no more; what is queued can still be got."""

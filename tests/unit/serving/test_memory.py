@@ -94,11 +94,13 @@ def victim(model_directory: str, work: str, begin: str) -> None:
     for event in memory.restore(pipeline):
         sys.stdout.write(json.dumps(event.message) + "\n")
     sys.stdout.flush()
-    progress = Path(work) / "progress"
+    progress, fresh = Path(work) / "progress", Path(work) / "progress.new"
     for number in range(int(begin), 100_000):
         told: list[dict[str, Any]] = []
         feed(pipeline, memory, number, number + 1, told)
-        progress.write_text(str(number + 1))
+        # Whole at every moment: half a number would send the machine's clock back.
+        fresh.write_text(str(number + 1))
+        fresh.replace(progress)
         for message in told:
             sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
