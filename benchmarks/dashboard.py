@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -112,7 +113,7 @@ def main() -> int:
         for second in range(1, seconds + 1):
             messages = batches(second)
             browser.sent[round(second / 10_000, 4)] = time.time()
-            nucleus.call(lambda nucleus, messages=messages: play(nucleus, messages))
+            nucleus.call(partial(play, messages=messages))
             largest = max(largest, watched.memory_info().rss)
             if second == WARM_SECONDS:
                 used, began = sum(watched.cpu_times()[:2]), time.monotonic()

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import xgboost  # noqa: PLC0415 - only in the child, whose environment says how many threads
 
     from ml_inference.model.bundle import load_model  # noqa: PLC0415
-    from ml_inference.serving.rollout import artifact_model_directory  # noqa: PLC0415
+    from ml_inference.model.location import artifact_model_directory  # noqa: PLC0415
 
     model = load_model(arguments.model or artifact_model_directory())
     # The one that looks most like normal operation: an alarm is explained, too, which is a work of its own.

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ml_inference.delivery.encoding import dump
 from ml_inference.model.bundle import Model, load_model
-from ml_inference.offline.replay import score_table
+from ml_inference.offline.replay import Source, score_table
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.pipeline import Pipeline
 
@@ -81,7 +81,7 @@ def one_at_a_time(model: Model, lines: Path, readings: int) -> None:
 
 
 def batches(model: Model, table: Path) -> None:
-    score_table(model, Judgement(explain_top_k=0), table, io.BytesIO())
+    score_table(model, Judgement(explain_top_k=0), Source([table]), io.BytesIO())
 
 
 def command(model: Path, table: Path, jobs: int) -> None:

@@ -137,7 +137,7 @@ def test_the_artifact_holds_all_of_ours_that_it_imports(tmp_path: Path) -> None:
     for place, source in options["includes"].items():
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (PROJECT / source).is_dir() else shutil.copy
-        copy(PROJECT / source, tmp_path / place)  # type: ignore[operator]
+        copy(PROJECT / source, tmp_path / place)
     # The path of the artifact comes before that of the checkout, and what it lacks would be found there.
     check = "import sys, inference_dashboard.application; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('ml_inference', 'inference_dashboard')))"
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ MINUTE = int(NOW // 60)
 LIMIT = 8 * 1024 * 1024
 
 
-def alarm(identity: str, machine: str = "a", opened: float = NOW, closed: float | None = None, **more: str) -> Alarm:
+def alarm(identity: str, machine: str = "a", opened: float = NOW, closed: float | None = None, **more: Any) -> Alarm:
     event = "opened" if closed is None else "closed"
     entered = alarm_of(told.alarm(identity, machine, opened, event=event, closed=closed, **more))
     assert entered is not None

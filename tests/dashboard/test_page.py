@@ -15,7 +15,7 @@ from support import told
 from support.dashboard import Dashboard
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 AXE = Path(__file__).parents[1] / "support" / "axe" / "axe.min.js"
 WAIT_MS = 15_000
@@ -69,8 +69,16 @@ class Visit:
         self.address = address
         self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        page.on("request", lambda request: request.url.startswith(address) or self.complaints.append(request.url))
+        page.on("console", self._on_console)
+        page.on("request", self._on_request)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith(self.address):
+            self.complaints.append(request.url)
 
     def go(self, path: str = "/") -> Page:
         self.page.goto(self.address.rstrip("/") + path)

@@ -255,7 +255,7 @@ def test_a_browser_that_does_not_read_misses_steps_and_holds_nobody_up(tmp_path:
             assert page.live.browsers == 2
             assert len(page.live._frames) <= 2
             slow._transport.resume_reading()  # type: ignore[attr-defined]
-            steps = []
+            steps: list[float] = []
             while not steps or steps[-1] != (STEPS - 1) / 1000:
                 text = (await slow.readline()).decode()
                 if '"moved":[[' in text:

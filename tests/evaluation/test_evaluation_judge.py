@@ -259,6 +259,6 @@ def test_no_two_jobs_are_the_same_and_their_stories_exist(quick: bool) -> None:
     held = jobs(quick=quick)
     assert len({repr(job) for job in held}) == len(held)
     for job in held:
-        assert max(job.machines) < len(Fleet(**job.story | {"machines": job.story["machines"]}).machines)
+        assert max(job.machines) < len(Fleet(**{**job.story, "machines": job.story["machines"]}).machines)
     readings = sum(job.readings for job in held)
     assert readings < (3e6 if quick else 40e6)

@@ -16,7 +16,8 @@ from unittest.mock import ANY
 import pytest
 
 from greengrass_sandbox import BackgroundNucleus
-from support.line import ROOT, SECONDS, Line
+from support.clocks import SECONDS
+from support.line import ROOT, Line
 from support.models import ABNORMAL, NORMAL
 
 CLIENT = ROOT / "examples" / "client" / "inference_client.py"

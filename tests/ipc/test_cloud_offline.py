@@ -14,7 +14,8 @@ import pytest
 from greengrass_sandbox import Nucleus
 from ml_inference.delivery.outbox.file import PAGE_BYTES
 from ml_inference.delivery.outbox.outbox import Outbox
-from support.line import NAME, Line, until
+from support.clocks import until
+from support.line import NAME, Line
 from support.models import ABNORMAL, NORMAL
 
 MakeLine = Callable[..., Line]

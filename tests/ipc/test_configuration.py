@@ -12,7 +12,8 @@ import pytest
 
 from greengrass_sandbox import DeploymentError, Nucleus
 from ml_inference.delivery.local import WINDOW
-from support.line import NAME, REQUEST, Line, until
+from support.clocks import until
+from support.line import NAME, REQUEST, Line
 from support.models import ABNORMAL, NORMAL
 
 MakeLine = Callable[..., Line]

@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from support.line import NAME, REQUEST, Line, until
+from support.clocks import until
+from support.line import NAME, REQUEST, Line
 from support.models import NORMAL
 
 MakeLine = Callable[..., Line]

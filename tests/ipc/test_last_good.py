@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ml_inference.serving.exits import EXIT_CANNOT_START
-from support.line import SECONDS, Line, until
+from support.clocks import SECONDS, until
+from support.line import Line
 from support.models import NORMAL, train_small
 
 MakeLine = Callable[..., Line]

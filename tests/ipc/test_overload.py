@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from ml_inference.delivery.local import WINDOW
-from support.line import SECONDS, Line
+from support.clocks import SECONDS
+from support.line import Line
 from support.models import ABNORMAL, NORMAL
 
 MakeLine = Callable[..., Line]

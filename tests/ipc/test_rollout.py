@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from ml_inference.model.bundle import load_model
-from support.line import Line, until
+from support.clocks import until
+from support.line import Line
 from support.models import ABNORMAL, NORMAL, train_small
 
 MakeLine = Callable[..., Line]

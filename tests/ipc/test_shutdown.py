@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ml_inference.delivery.cloud import WINDOW
 from ml_inference.delivery.outbox.outbox import Outbox
-from support.line import NAME, STOP_SECONDS, Line, until
+from ml_inference.delivery.window import WINDOW
+from support.clocks import until
+from support.line import NAME, STOP_SECONDS, Line
 from support.models import NORMAL
 
 MakeLine = Callable[..., Line]

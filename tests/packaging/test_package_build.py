@@ -156,7 +156,7 @@ def test_units_and_limits_reach_the_manifest(tmp_path: Path) -> None:
     package(source, tmp_path / "model", features=features, units={"b": "mm/s"})
     manifest = load_model(tmp_path / "model").manifest
     assert [feature.unit for feature in manifest.features] == ["mm", "mm/s", "", ""]
-    assert all(0.0 <= golden.reading["a"] <= 40.0 for golden in manifest.golden)
+    assert all(isinstance(value := golden.reading["a"], float) and 0.0 <= value <= 40.0 for golden in manifest.golden)
     with pytest.raises(PackagingError, match=r"^features: there is no 'x' to have a unit"):
         package(source, tmp_path / "model", features=features, units={"x": "mm"})
 

@@ -2,6 +2,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -9,6 +10,7 @@ from moto import mock_aws
 
 from ml_inference.cli.main import main
 from ml_inference.model.bundle import load_model
+from ml_inference.model.isolation import run_isolated
 from ml_inference.workbench.packaging import child
 from ml_inference.workbench.packaging.child import package_in_child
 from ml_inference.workbench.packaging.errors import PackagingError
@@ -137,11 +139,10 @@ def test_a_booster_that_hangs_is_told_so_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".other.kept").mkdir()
-    run_isolated = child.run_isolated
 
-    def writing_when_it_is_killed(*arguments: object, **limits: object) -> object:
+    def writing_when_it_is_killed(*arguments: Any, **limits: Any) -> object:
         (tmp_path / ".model.abc").mkdir()
-        return run_isolated(*arguments, **limits)  # type: ignore[arg-type]
+        return run_isolated(*arguments, **limits)
 
     monkeypatch.setattr(child, "run_isolated", writing_when_it_is_killed)
     source = DATA / "regression-1.6.2.json"

@@ -29,7 +29,7 @@ def rows_of(readings: many.Readings, name: str) -> list[tuple[object, ...]]:
 def cells(row: Row) -> tuple[object, ...]:
     return (
         *(row[sensor] for sensor in SENSORS),
-        row[LABEL] > 0,
+        float(row[LABEL]) > 0,
         row["episode"],
         row["fault"],
         row.get(SENSOR_FAULT, ""),

@@ -15,10 +15,11 @@ STEP_S = 1200.0
 
 def told(**story: Any) -> tuple[list[Row], list[Row], list[Truth]]:
     """Rows with broken sensors, the same rows without, and the truth."""
-    common = {"machines": 3, "seed": 21, "fault_rate": 0.3}
+    common: dict[str, Any] = {"machines": 3, "seed": 21, "fault_rate": 0.3}
     fleet, sound = Fleet(**common | {"sensor_fault_rate": 1.0} | story), Fleet(**common)
-    span = {"seconds": 12 * DAY_S, "step": STEP_S}
-    return list(fleet.rows(**span)), list(sound.rows(**span)), fleet.truth(**span)
+    seconds = 12 * DAY_S
+    truths = fleet.truth(seconds=seconds, step=STEP_S)
+    return list(fleet.rows(seconds=seconds, step=STEP_S)), list(sound.rows(seconds=seconds, step=STEP_S)), truths
 
 
 def stamp(row: Row) -> datetime:

@@ -104,7 +104,7 @@ class Nursery:
 
 def serve(connection: socket.socket) -> None:
     """Fork for each request until nobody is there to ask; then nothing stays behind."""
-    import quick_component  # noqa: F401, PLC0415 - here, as its neighbour in this directory
+    from support import quick_component  # noqa: F401, PLC0415 - only in the process that forks
 
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     import ml_inference.serving.component  # noqa: F401, PLC0415
@@ -142,7 +142,7 @@ def serve(connection: socket.socket) -> None:
 
 def become(request: Mapping[str, Any]) -> None:
     """Turn this fork into the process that was asked for."""
-    import quick_component  # noqa: PLC0415
+    from support import quick_component  # noqa: PLC0415
 
     try:
         log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
@@ -165,4 +165,5 @@ def become(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -81,7 +81,10 @@ def fresh() -> tuple[Series, FloatArray, list[Episode]]:
     episodes = [
         Episode(
             truth.equipment_id,
-            *(moment.timestamp() for moment in (truth.onset, truth.label or truth.full, truth.full, truth.repair)),
+            truth.onset.timestamp(),
+            (truth.label or truth.full).timestamp(),
+            truth.full.timestamp(),
+            truth.repair.timestamp(),
             truth.kind,
             truth.fault,
         )

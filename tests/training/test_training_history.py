@@ -32,8 +32,13 @@ def plan(*windows: float, statistics: Sequence[Statistic] = STATISTICS) -> Plan:
 
 
 def column(plan_: Plan, source: str, statistic: str, window: float = HOUR) -> int:
-    found = [(one.source, one.statistic, one.window_seconds) for one in plan_.derived]
-    return found.index((source, statistic, window))
+    found = [f"{one.source} {one.statistic} {one.window_seconds}" for one in plan_.derived]
+    return found.index(f"{source} {statistic} {window}")
+
+
+def every(seconds: float, count: int) -> npt.NDArray[np.float64]:
+    passed: npt.NDArray[np.float64] = seconds * np.arange(count, dtype=np.float64)
+    return passed
 
 
 def one_by_one(plan_: Plan, rows: Any, machines: Any, seconds: Any, learn: Any) -> npt.NDArray[np.float64]:
@@ -128,7 +133,7 @@ def test_a_restart_changes_nothing(table: tuple[Any, ...], share: float) -> None
 
 def test_a_table_of_float32_is_what_a_device_sees() -> None:
     random = np.random.default_rng(6)
-    rows, seconds = random.normal(70.0, 0.01, (700, 3)).round(2), 60.0 * np.arange(700)
+    rows, seconds = random.normal(70.0, 0.01, (700, 3)).round(2), every(60.0, 700)
     device = History(plan()).update_many(["m"] * 700, seconds.tolist(), rows.tolist())
     table = history_table(rows.astype(np.float32), np.zeros(700, int), seconds, plan(), dtype=np.float64)
     assert_same(device, table)
@@ -155,9 +160,7 @@ def test_thinning_leaves_the_rows_that_stay_as_they_were() -> None:
 def test_the_moments_of_regular_readings_are_those_of_the_textbook() -> None:
     values = np.random.default_rng(3).normal(10.0, 2.0, 300).astype(np.float32).astype(float)
     plan_ = plan(HOUR, statistics=("mean", "std"))
-    table = history_table(
-        np.column_stack([values] * 3), np.zeros(300, int), 60.0 * np.arange(300), plan_, dtype=np.float64
-    )
+    table = history_table(np.column_stack([values] * 3), np.zeros(300, int), every(60.0, 300), plan_, dtype=np.float64)
     weights = np.exp(-60.0 / HOUR) ** np.arange(298, -1, -1)
     mean = np.average(values[1:], weights=weights)
     assert table[-1, column(plan_, "current", "mean")] == pytest.approx(mean, rel=1e-12)
@@ -167,7 +170,7 @@ def test_the_moments_of_regular_readings_are_those_of_the_textbook() -> None:
 
 def test_the_slope_of_a_ramp_is_its_rise_over_three_quarters_of_the_window() -> None:
     plan_ = plan(HOUR, statistics=("slope",))
-    seconds = 10.0 * np.arange(10_000)
+    seconds = every(10.0, 10_000)
     table = history_table(np.column_stack([0.01 * seconds] * 3), np.zeros(10_000, int), seconds, plan_)
     assert table[-1, 0] == pytest.approx(0.01 * 0.75 * HOUR, rel=1e-3)
 
@@ -251,7 +254,7 @@ def test_the_baseline_does_not_learn_a_fault_that_grows_over_a_day() -> None:
     values = 100.0 + product + random.normal(0.0, 1.0, len(minutes)) + fault
     plan_ = plan(HOUR, DAY)
     table = history_table(
-        np.column_stack([values] * 3), np.zeros(len(values), int), 60.0 * minutes, plan_, dtype=np.float64
+        np.column_stack([values] * 3), np.zeros(len(values), int), every(60.0, len(minutes)), plan_, dtype=np.float64
     )
     shift, deviation = column(plan_, "current", "shift"), column(plan_, "current", "deviation")
     end_of_fault = table[-1]
@@ -265,7 +268,7 @@ def test_a_baseline_that_began_in_a_fault_recovers() -> None:
     values = 100.0 + np.random.default_rng(4).normal(0.0, 3.0, 30 * 24).repeat(60) + 30.0 * (minutes < 2 * 1440)
     plan_ = plan(HOUR, DAY)
     table = history_table(
-        np.column_stack([values] * 3), np.zeros(len(values), int), 60.0 * minutes, plan_, dtype=np.float64
+        np.column_stack([values] * 3), np.zeros(len(values), int), every(60.0, len(minutes)), plan_, dtype=np.float64
     )
     shift = table[:, column(plan_, "current", "shift", DAY)]
     assert shift[3 * 1440] < -15.0
@@ -274,10 +277,10 @@ def test_a_baseline_that_began_in_a_fault_recovers() -> None:
 
 def test_a_sensor_that_never_moves_has_no_deviation() -> None:
     plan_ = plan()
-    table = history_table(np.full((4_000, 3), 7.0), np.zeros(4_000, int), 60.0 * np.arange(4_000), plan_)
+    table = history_table(np.full((4_000, 3), 7.0), np.zeros(4_000, int), every(60.0, 4_000), plan_)
     assert table[-1, column(plan_, "speed", "std")] == 0.0
     assert table[-1, column(plan_, "speed", "deviation")] == 0.0
-    zeros = history_table(np.zeros((4_000, 3)), np.zeros(4_000, int), 60.0 * np.arange(4_000), plan_)
+    zeros = history_table(np.zeros((4_000, 3)), np.zeros(4_000, int), every(60.0, 4_000), plan_)
     assert math.isnan(zeros[-1, column(plan_, "speed", "deviation")])
 
 

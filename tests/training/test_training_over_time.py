@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ class Told(Progress):
         self.said.append(text)
 
 
-def quick(data: Path, progress: Progress | None = None, **options: object) -> Training:
-    fixed = {
+def quick(data: Path, progress: Progress | None = None, **options: Any) -> Training:
+    fixed: dict[str, Any] = {
         "features": ("vibration", "current"),
         "group": "equipment_id",
         "time": "timestamp",
@@ -48,7 +49,7 @@ def quick(data: Path, progress: Progress | None = None, **options: object) -> Tr
         "max_depth": 3,
         "sensor_fault_label": "sensor",
     }
-    request = Request(data, "faulty", **{**fixed, **options})  # type: ignore[arg-type]  # each test names its own
+    request = Request(data, "faulty", **fixed | options)
     return train(request, progress or Progress())
 
 
@@ -163,7 +164,7 @@ def test_off_time_is_proposed_where_nobody_said_it(table: Path) -> None:
         ({"horizon": HOUR, "objective": "reg:squarederror"}, "the label is a number"),
     ],
 )
-def test_an_option_that_the_table_cannot_serve_is_refused(table: Path, options: dict[str, object], reason: str) -> None:
+def test_an_option_that_the_table_cannot_serve_is_refused(table: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(TrainingError, match=reason):
         quick(table, **options)
 
@@ -235,7 +236,7 @@ def test_history_is_kept_only_where_validation_says_that_it_pays(
     columns: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     told = Told()
-    few = {"features": ("vibration",), "sensor_fault_label": None, "history": (1_800.0, 43_200.0)}
+    few: dict[str, Any] = {"features": ("vibration",), "sensor_fault_label": None, "history": (1_800.0, 43_200.0)}
     data = write_csv(tmp_path / "wearing.csv", columns)
     kept = quick(data, told, **{**few, "history": "auto"}, horizon=6 * HOUR)
     assert kept.contribution is not None

@@ -126,11 +126,11 @@ def wandering(rows: int = 1_000) -> np.ndarray:
 
 def test_neighbours_are_alike_only_where_they_are_more_so_than_by_chance() -> None:
     random = np.random.default_rng(1)
-    assert not any(neighbours_alike(random.normal(size=(rows, 5))) for rows in (40, 200, 5_000))
+    assert not any(neighbours_alike(random.normal(size=(rows, 5)).astype(np.float32)) for rows in (40, 200, 5_000))
     assert neighbours_alike(wandering())
-    assert neighbours_alike(np.sin(np.arange(500) / 10).reshape(-1, 1))
-    assert not neighbours_alike(np.arange(5.0).reshape(-1, 1))
-    assert not neighbours_alike(np.ones((100, 1)))
+    assert neighbours_alike(np.sin(np.arange(500, dtype=np.float32) / 10).reshape(-1, 1))
+    assert not neighbours_alike(np.arange(5, dtype=np.float32).reshape(-1, 1))
+    assert not neighbours_alike(np.ones((100, 1), np.float32))
 
 
 def test_rows_that_resemble_their_neighbours_are_held_out_in_blocks_and_the_split_says_so() -> None:

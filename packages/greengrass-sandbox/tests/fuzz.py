@@ -122,7 +122,7 @@ ACCESS = {
     )
 }
 DEEP = ("[" * 5000 + "]" * 5000, '{"a":' * 5000 + "1" + "}" * 5000, "[" * 200 + "]" * 200)
-ODD = (
+ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 7, 1e308, 10**30, 0.5, "", "a", "/", "+", "#", "a/#", "\ud800", "\u0000", "x" * 300, "AAAA", "1", "RUNNING", "ACCEPTED",
     "com.example.Fuzz", "Count", "eyJzdGF0ZSI6eyJkZXNpcmVkIjp7ImEiOjF9fX0=", [], {}, [[]], {"": {}},
 )  # fmt: skip
@@ -218,7 +218,7 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory() as folder,
             BackgroundNucleus(Path(folder), profile, services=SERVICES) as nucleus,
-        ):  # type: ignore[arg-type]
+        ):
             logging.disable(logging.WARNING)
             end, count = time.monotonic() + options.seconds / 2, 0
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,11 @@ def test_the_status_of_local_deployments_can_be_asked(
     def status(identity: str) -> Any:
         return client.call("get_local_deployment_status", deployment_id=identity).deployment
 
+    def failed(identity: str) -> bool:
+        return bool(status(identity).status == "FAILED")
+
     for identity, cause in ((first, "install failed"), (second, r"no recipe of com.example.X 1.0.0")):
-        until(lambda identity=identity: status(identity).status == "FAILED", "it did not fail")
+        until(partial(failed, identity), "it did not fail")
         assert cause in status(identity).deployment_status_details.deployment_failure_cause
     assert {each.deployment_id for each in client.call("list_local_deployments").local_deployments} == {first, second}
     with pytest.raises(model.ResourceNotFoundError):
@@ -252,7 +256,8 @@ def test_shadows_have_versions_and_conflicts(full: BackgroundNucleus, connect: C
     assert get()["state"]["desired"] == {"b": {"c": 2}}
     with pytest.raises(model.ConflictError):
         update({"state": {"desired": {"a": 5}}, "version": 1})
-    for bad in ([], {"state": 7}, {"state": {"other": 1}}, {"state": {"desired": {"a": "x" * 9000}}}):
+    refused: tuple[Any, ...] = ([], {"state": 7}, {"state": {"other": 1}}, {"state": {"desired": {"a": "x" * 9000}}})
+    for bad in refused:
         with pytest.raises(model.InvalidArgumentsError):
             update(bad)
     for name in ("one", "two", "three"):

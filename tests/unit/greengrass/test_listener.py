@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from ml_inference.greengrass.listener import Listener
-from ml_inference.greengrass.session import CALL_SECONDS, Session
+from ml_inference.greengrass.session import Session
+from ml_inference.limits import CALL_SECONDS
 from support.sessions import FORBIDDEN, FakeSession
 
 TOPIC = "line/+/telemetry"

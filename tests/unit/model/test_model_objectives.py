@@ -94,7 +94,7 @@ def test_the_reasons_of_a_class_argue_against_the_normal_one(objective: str, sco
 def test_reasons_without_a_normal_class_are_of_the_most_likely_one_and_other_outputs_have_none() -> None:
     unnamed = {"classes": CLASSES["classes"]}
     for objective, score in (("multi:softmax", 1.0), ("multi:softprob", [0.2, 0.7, 0.1])):
-        found = reasons(CONTRIBUTIONS, score, manifest(objective, **unnamed))  # type: ignore[arg-type]
+        found = reasons(CONTRIBUTIONS, score, manifest(objective, **unnamed))
         assert found is not None
         assert found.tolist() == [-2.0, 4.0]
     assert reasons(CONTRIBUTIONS, [1.0, 2.0, 3.0], manifest("reg:quantileerror")) is None

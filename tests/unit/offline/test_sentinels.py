@@ -1,12 +1,14 @@
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ml_inference.offline.sentinels import suspected
 
 
 @pytest.fixture
-def temperatures() -> np.ndarray:
-    return np.random.default_rng(0).normal(70.0, 5.0, 500).round(1)
+def temperatures() -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.random.default_rng(0).normal(70.0, 5.0, 500).round(1)
+    return values
 
 
 @pytest.mark.parametrize("stand_in", [-999.0, 65535.0, 0.0, 9999.0, 850.0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ml_inference.delivery.encoding import dump, payload_limit, split
 from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature
-from ml_inference.scoring.outcomes import MAX_ERRORS, MAX_RECEIVED_CHARACTERS, Rejection
+from ml_inference.scoring.outcomes import MAX_ERRORS, Rejection
 from ml_inference.scoring.readings import (
     MAX_MESSAGE_BYTES,
     MAX_READINGS,
@@ -22,6 +22,7 @@ from ml_inference.scoring.readings import (
 )
 from ml_inference.times import parse_timestamp
 from ml_inference.topics import render_topic
+from ml_inference.wire import MAX_RECEIVED_CHARACTERS
 from support.models import NORMAL, SIX
 
 DECODER = ReadingDecoder(SIX)

@@ -261,7 +261,7 @@ def test_a_request_for_an_explanation_gets_a_fresh_one_and_others_get_that_of_th
     ages = []
     for number in range(6):
         line.seconds += 10
-        result = line.send(ABNORMAL, **({"explain": True} if number == 3 else {}))
+        result = line.send(ABNORMAL, explain=True) if number == 3 else line.send(ABNORMAL)
         assert result is not None
         assert result.explanation
         ages.append(result.as_message().get("explanation_age_seconds"))

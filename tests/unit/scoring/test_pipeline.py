@@ -128,13 +128,13 @@ def test_a_swapped_model_scores_the_next_message_and_machines_keep_their_states(
     assert (result.model_version, result.state) == ("2.0.0", "abnormal")
 
 
-def test_a_score_that_is_not_finite_rejects_that_reading_alone(tmp_path: Path) -> None:
+def test_a_score_that_is_not_finite_rejects_that_reading_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # exp() of a large margin overflows float32.
     model = load_model(train_small(tmp_path / "p", objective="count:poisson", threshold=None))
     broken = model.scorer._booster
     pipeline = Pipeline(model)
     original = broken.inplace_predict
-    broken.inplace_predict = lambda rows: np.where(rows[:, 0] > 100, np.inf, original(rows))
+    monkeypatch.setattr(broken, "inplace_predict", lambda rows: np.where(rows[:, 0] > 100, np.inf, original(rows)))
     outcome = run(pipeline, [NORMAL, ABNORMAL, NORMAL])
     assert [type(item).__name__ for item in outcome.items] == ["Result", "Rejection", "Result"]
     assert outcome.rejections[0].errors[0].type == "model_error"

@@ -6,10 +6,11 @@ from typing import cast
 
 import pytest
 
-from ml_inference.greengrass.connection import MAX_TOKEN_REFUSALS
+from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, MAX_TOKEN_REFUSALS
 from ml_inference.greengrass.errors import TokenRefusedError
 from ml_inference.greengrass.session import Connector
-from ml_inference.serving.component import EXIT_CONNECTION_LOST, EXIT_STOPPED, Component
+from ml_inference.serving.component import Component
+from ml_inference.serving.exits import EXIT_STOPPED
 from ml_inference.serving.timing import Timing
 
 

@@ -28,7 +28,7 @@ def feed(pipeline: Pipeline, memory: Memory, begin: int, end: int, told: list[di
         values = ABNORMAL if number % 360 >= 240 else NORMAL
         reading = values | {"equipment_id": "m", "timestamp": iso(START + 10.0 * number)}
         # No two readings alike, or their sensors would be stuck.
-        reading["rVibration_Temp"] = float(reading["rVibration_Temp"]) + number % 97 / 100  # type: ignore[arg-type]
+        reading["rVibration_Temp"] = float(reading["rVibration_Temp"]) + number % 97 / 100
         for key in tuple(values)[1:]:
             reading[key] = float(values[key]) + (number * 7 % 89) / 100
         outcome = pipeline.process(json.dumps(reading).encode())

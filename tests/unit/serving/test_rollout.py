@@ -12,6 +12,7 @@ import pytest
 
 from ml_inference.model import manifest
 from ml_inference.model.bundle import Model, load_model
+from ml_inference.model.location import artifact_model_directory
 from ml_inference.model.manifest import ModelCheckDeferredError, ModelError
 from ml_inference.serving.last_good import LastGood
 from ml_inference.serving.rollout import (
@@ -19,7 +20,6 @@ from ml_inference.serving.rollout import (
     Loaded,
     ModelSlot,
     Source,
-    artifact_model_directory,
     fingerprint,
     load_checked,
     require_version,

@@ -13,6 +13,7 @@ import pytest
 from ml_inference.config import Configuration
 from ml_inference.delivery.routing import Message, Router
 from ml_inference.model.bundle import Model, load_model
+from ml_inference.model.location import artifact_model_directory
 from ml_inference.monitoring.drift import BLOCK_READINGS, DriftReport
 from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
@@ -24,7 +25,6 @@ from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters, Counts
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.memory import Memory
-from ml_inference.serving.rollout import artifact_model_directory
 from ml_inference.serving.worker import TOGETHER, Worker
 from support.clocks import until
 from support.models import ABNORMAL, NORMAL, train_small

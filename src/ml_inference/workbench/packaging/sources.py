@@ -51,7 +51,7 @@ def _fetch(source: str, path: Path) -> None:
     if not bucket or not key or key == source:
         raise PackagingError(f"{source}: expected s3://bucket/key")
     try:
-        answer = boto3.client("s3").get_object(Bucket=bucket, Key=key)  # type: ignore[no-untyped-call]
+        answer = boto3.client("s3").get_object(Bucket=bucket, Key=key)
         _refuse_large(source, answer["ContentLength"])
         with path.open("wb") as file:
             for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
