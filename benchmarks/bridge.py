@@ -132,7 +132,7 @@ def measure(folder: Path, machines: int, seconds: int, qos: int) -> bool:
     )
     if lost:
         print(f"  values: {values}\n  readings: {readings}")
-    return lost == 0
+    return bool(lost == 0)
 
 
 def _seconds(stamp: str) -> float:

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,14 @@ def test_tags_become_readings_become_an_alarm_that_is_back_on_the_broker(  # noq
         lambda _: {"ml/inference/result", "ml/inference/alarm"} <= {each.resource for each in nucleus.subscriptions}
     )
     began = time.time() - 3000  # a machine is known after ten minutes
+
+    def answered(count: int) -> bool:
+        return len(heard["result"]) >= count
+
     for number, reading in enumerate((NORMAL, NORMAL, ABNORMAL, ABNORMAL)):
         for feature, value in reading.items():
             client.publish(f"line/7/{feature.lower()}", json.dumps({"v": value, "t": began + 700 * number}), qos=1)
-        until(lambda count=number: len(heard["result"]) > count)
+        until(partial(answered, number + 1))
     assert [result["abnormal"] for result in heard["result"]] == [False, False, True, True]
     until(lambda: heard["alarm"])
     alarm = heard["alarm"][0]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from support.line import NAME, Line, accounted, until
+from support.clocks import until
+from support.line import NAME, Line, accounted
 from support.models import ABNORMAL, NORMAL
 
 REAL_MESSAGE = {

@@ -7,6 +7,7 @@ the process: it can be killed, and the next one is there at once, without buildi
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -21,8 +22,9 @@ URI = "urn:test:plc"
 
 
 async def build_opcua(options: dict[str, Any]) -> Any:
-    from asyncua import Server, ua  # noqa: PLC0415 - a second
+    from asyncua import ua  # noqa: PLC0415 - a second
     from asyncua.crypto.permission_rules import SimpleRoleRuleset  # noqa: PLC0415 - a second
+    from asyncua.server.server import Server  # noqa: PLC0415 - a second
 
     server = Server()
     await server.init()
@@ -39,15 +41,20 @@ async def build_opcua(options: dict[str, Any]) -> Any:
     for machine in options["machines"]:
         for tag in options.get("tags", TAGS):
             name = f"{machine}.{tag}"
-            nodes[name] = await server.nodes.objects.add_variable(ua.NodeId(name, index), name, 0.0)
+            nodes[name] = await server.nodes.objects.add_variable(
+                ua.NodeId.from_string(f"ns={index};s={name}"), name, 0.0
+            )
         for name, value in ((f"{machine}.alarm", False), (f"{machine}.score", 0.0)):
-            nodes[name] = await server.nodes.objects.add_variable(ua.NodeId(name, index), name, value)
+            nodes[name] = await server.nodes.objects.add_variable(
+                ua.NodeId.from_string(f"ns={index};s={name}"), name, value
+            )
             await nodes[name].set_writable()
     return server, nodes
 
 
 async def opcua(built: Any) -> None:
     from asyncua import ua  # noqa: PLC0415 - a second
+    from asyncua.ua.status_codes import StatusCodes  # noqa: PLC0415 - a second
 
     server, nodes = built
     async with server:
@@ -55,7 +62,7 @@ async def opcua(built: Any) -> None:
         async for command in commands():
             for name, value in command.get("write", {}).items():
                 if value is None:
-                    data = ua.DataValue(ua.Variant(0.0), ua.StatusCode(ua.UInt32(ua.StatusCodes.BadNoCommunication)))
+                    data = ua.DataValue(ua.Variant(0.0), ua.StatusCode(ua.UInt32(StatusCodes.BadNoCommunication)))
                     await server.write_attribute_value(nodes[name].nodeid, data)
                 else:
                     await nodes[name].write_value(value)
@@ -101,6 +108,7 @@ async def commands() -> Any:
 def serve(kind: str, options: dict[str, Any]) -> None:
     build, run = {"opcua": (build_opcua, opcua), "modbus": (build_modbus, modbus)}[kind]
     built = asyncio.run(build(options))
+    unbuffered = io.FileIO(0, closefd=False)
     while True:
         child = os.fork()
         if not child:
@@ -109,7 +117,7 @@ def serve(kind: str, options: dict[str, Any]) -> None:
         if os.WIFEXITED(os.waitpid(child, 0)[1]):
             return
         os.set_blocking(0, True)  # the child's loop changed that of the pipe that they share
-        while json.loads(sys.stdin.buffer.raw.readline()) != "again":  # type: ignore[attr-defined]
+        while json.loads(unbuffered.readline()) != "again":
             pass
 
 
