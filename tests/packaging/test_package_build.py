@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import xgboost
 
+from ml_inference.cli.main import main
 from ml_inference.model.bundle import load_model
-from ml_inference.model.forest import read_forest
+from ml_inference.model.forest import read_forest, stored_categories
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.scorer import Scorer
 from ml_inference.scoring.pipeline import Pipeline
@@ -310,6 +312,38 @@ def test_a_categorical_feature_is_warned_of(tmp_path: Path) -> None:
     coded = "categorical, so messages must carry their codes; --categories NAME=A,B,... names them: a"
     assert coded in report.warnings
     assert not any("exchanged" in warning for warning in report.warnings)
+
+
+def trained_on_text(directory: Path) -> tuple[Path, Path, list[float]]:
+    """A booster as a notebook saves it that has `enable_categorical` and a table with text; its data, and its scores."""
+    random = np.random.default_rng(4)
+    kind, x = random.choice(["L", "M", "H"], 400), random.normal(size=400)
+    table = pa.table({"Type": pa.array(kind).dictionary_encode(), "x": x})
+    matrix = xgboost.DMatrix(table, label=np.isin(kind, ["M", "H"]) ^ (x > 0), enable_categorical=True)
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3}, matrix, 10)
+    data = directory / "data.csv"
+    data.write_text("Type,x\n" + "".join(f"{a},{b!r}\n" for a, b in zip(kind, x.tolist(), strict=True)))
+    return saved(directory / "b.json", booster), data, booster.predict(matrix).tolist()
+
+
+def test_categories_that_the_booster_knows_need_no_option(tmp_path: Path) -> None:
+    source, data, expected = trained_on_text(tmp_path)
+    package(source, tmp_path / "model", data=[data], threshold=0.5, allow_missing=["x"])
+    kind, x = load_model(tmp_path / "model").manifest.features
+    assert sorted(kind.categories or []) == ["H", "L", "M"]
+    assert x.missing_allowed
+    # Two files are one table.
+    files = [option for _ in range(2) for option in ("--data", str(data))]
+    assert main(["score", "--model", str(tmp_path / "model"), *files, "--out", str(tmp_path / "out")]) == 0
+    scores = [json.loads(line)["score"] for line in (tmp_path / "out").read_text().splitlines()]
+    assert scores == pytest.approx(expected + expected, abs=1e-6)
+
+
+def test_categories_in_another_order_than_the_boosters_are_refused(tmp_path: Path) -> None:
+    source, data, _ = trained_on_text(tmp_path)
+    known = stored_categories(xgboost.Booster(model_file=source))[0] or []
+    with pytest.raises(PackagingError, match=f"knows those of 'Type' as {','.join(known)}, in this order"):
+        package(source, tmp_path / "model", data=[data], categories={"Type": known[::-1]})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ trees are walked once, here, before a booster is given to anybody.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,10 +64,7 @@ def read_forest(booster: xgboost.Booster) -> list[Tree]:
     Raises:
         ModelError: It has none (a linear booster), or one of them is not sound.
     """
-    document = json.loads(bytes(booster.save_raw("json")))
-    machine = document["learner"]["gradient_booster"]
-    # `dart` keeps its trees one level deeper.
-    model = machine.get("gbtree", machine).get("model", {})
+    machine, model = _held(booster)
     if "trees" not in model:
         raise ModelError(f"booster: is a {machine.get('name')} booster; only boosters of trees are served")
     if any(int(tree["tree_param"].get("size_leaf_vector", "1")) > 1 for tree in model["trees"]):
@@ -78,6 +76,29 @@ def read_forest(booster: xgboost.Booster) -> list[Tree]:
         raise ModelError("booster: holds no trees")
     features = booster.num_features()
     return [_read_tree(number, tree, features) for number, tree in enumerate(model["trees"])]
+
+
+def stored_categories(booster: xgboost.Booster) -> list[list[str] | None]:
+    """What a booster that was trained from a table with text knows of its categories, in the order of their codes.
+
+    XGBoost 3 keeps them; for other boosters, for numbers, and for categories that are no text: None.
+    """
+    encodings = _held(booster)[1].get("cats", {}).get("enc", [])
+    found: list[list[str] | None] = []
+    for encoding in encodings:
+        offsets, letters = (
+            encoding.get("offsets"),
+            bytes(encoding.get("values", [])) if encoding.get("offsets") else b"",
+        )
+        found.append([letters[a:b].decode() for a, b in itertools.pairwise(offsets)] if offsets else None)
+    return found or [None] * booster.num_features()
+
+
+def _held(booster: xgboost.Booster) -> tuple[dict[str, Any], dict[str, Any]]:
+    document = json.loads(bytes(booster.save_raw("json")))
+    machine = document["learner"]["gradient_booster"]
+    # `dart` keeps its trees one level deeper.
+    return machine, machine.get("gbtree", machine).get("model", {})
 
 
 def _read_tree(number: int, held: Mapping[str, Any], features: int) -> Tree:

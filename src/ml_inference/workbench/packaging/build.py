@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from ml_inference.model.bundle import MAX_BOOSTER_BYTES, booster_objective, booster_version, parse_booster, refuse_newer
-from ml_inference.model.forest import Floats, Tree, read_forest, split_points, used_features
+from ml_inference.model.forest import Floats, Tree, read_forest, split_points, stored_categories, used_features
 from ml_inference.model.manifest import Feature, Manifest, ModelError, booster_feature_name, scores_agree
 from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import FloatArray, Score, Scorer
@@ -53,7 +53,7 @@ def build(request: Request) -> Report:
     kind = require_loadable(content[:HEAD_BYTES], source)
     booster = _open(content)
     forest = _forest(booster)
-    features = _able(request, _features(request, booster), booster.feature_types)
+    features = _able(request, _features(request, booster), booster)
     table = _Table.read(request, features) if request.data else None
     if table is not None:
         if table.unusable:
@@ -151,12 +151,13 @@ def _features(request: Request, booster: xgboost.Booster) -> list[Feature]:
     ]
 
 
-def _able(request: Request, features: Sequence[Feature], types: Sequence[str] | None) -> list[Feature]:
+def _able(request: Request, features: Sequence[Feature], booster: xgboost.Booster) -> list[Feature]:
     """The features with their categories, and with what stands for a missing value, which they may then lack.
 
     Raises:
-        PackagingError: An option names no feature, or one that is none of a category.
+        PackagingError: An option names no feature, or one that is none of a category, or other categories than the booster's.
     """
+    types = booster.feature_types
     names = [feature.name for feature in features]
     lacking = [] if request.allow_missing == ["all"] else request.allow_missing
     for option, asked in (("--categories", request.categories), ("--allow-missing", lacking)):
@@ -165,11 +166,17 @@ def _able(request: Request, features: Sequence[Feature], types: Sequence[str] | 
     coded = {name for name, kind in zip(names, types or [], strict=False) if kind == "c"}
     if types and (plain := sorted(set(request.categories) - coded)):
         raise PackagingError(f"--categories: {plain[0]!r} is a number to the booster")
+    stored = dict(zip(names, stored_categories(booster), strict=True))
+    for name, categories in request.categories.items():
+        if stored[name] not in (None, categories):
+            raise PackagingError(
+                f"--categories: the booster knows those of {name!r} as {','.join(stored[name] or [])}, in this order: leave the option out"
+            )
     described = with_missing_values(features, request.dialect)
     return [
         feature.model_copy(
             update={
-                "categories": request.categories.get(feature.name, feature.categories),
+                "categories": request.categories.get(feature.name, feature.categories or stored[feature.name]),
                 "missing_allowed": feature.missing_allowed
                 or bool(feature.missing_values)
                 or feature.name in lacking
