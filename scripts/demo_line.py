@@ -31,7 +31,8 @@ FOLDER = ROOT / ".sandbox" / "line"
 START_SECONDS = 120.0
 SETTLE_SECONDS = 30.0
 REPORT_SECONDS = 5.0
-SENSORS_OF_A_MACHINE = 6
+VALUES = 24
+"""Of the PLC: four machines with six sensors."""
 
 
 class Books:
@@ -78,6 +79,12 @@ class Books:
         counters = self.inference.get("counters", {})
         return int(counters.get("scored", 0)) + int(counters.get("rejected", 0))
 
+    def settled(self, changed: int | None, before: int) -> bool:
+        """Whether all that the PLC changed has been scored, and nothing is on its way."""
+        everything = changed is None or self.values - before == changed
+        waiting = self.health["readings"]["waiting"] or self.health["values"]["waiting"]
+        return everything and not waiting and self.scored == self.readings
+
     def line(self) -> str:
         """The counts in one line."""
         return f"  values {self.values}, readings {self.readings}, scored {self.scored}, alarms {len(self.alarms)}"
@@ -87,31 +94,29 @@ def main() -> int:
     """Run the demo; 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, help="end by itself after so many seconds")
+    parser.add_argument(
+        "--mapping", type=Path, metavar="FILE", help="your own mapping and sources, in place of the simulated PLC"
+    )
     arguments = parser.parse_args()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with contextlib.ExitStack() as stack:
         nucleus = stack.enter_context(BackgroundNucleus(FOLDER / "nucleus"))
-        return _play(stack, nucleus, arguments.seconds)
+        return _play(stack, nucleus, arguments.seconds, arguments.mapping)
 
 
-def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: float | None) -> int:
+def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: float | None, own: Path | None) -> int:
     books, tap = Books(), nucleus.watch("ml/inference/#")
 
     def look() -> None:
         for message in tap.drain():
             books.take(message.topic, message.payload)
 
-    port = _free_port()
-    plc = _start(stack, "plc", [str(ROOT / "examples" / "line" / "plc.py"), "--port", str(port), "--wait"], piped=True)
-    assert plc.stdin is not None  # noqa: S101 - for the type checker
-    assert plc.stdout is not None  # noqa: S101
-    print(f"the PLC: {plc.stdout.readline().strip().removeprefix('serving ')}", flush=True)
-    mapping = json.loads((ROOT / "examples" / "line" / "mapping.json").read_text())
-    mapping["sources"][0]["endpoint"] = f"opc.tcp://127.0.0.1:{port}"
-    (FOLDER / "mapping.json").write_text(json.dumps(mapping, indent=2))
-    print(f"the mapping: {FOLDER / 'mapping.json'}", flush=True)
+    plc = None if own else _start_plc(stack)
+    if own:
+        (FOLDER / "mapping.json").write_text(own.read_text())
+    print(f"the mapping: {own or FOLDER / 'mapping.json'}", flush=True)
     page = _free_port()
     parts: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
         (".", ["-m", "ml_inference", "run"], {"HealthIntervalSeconds": 1, "DebounceReadings": 3}),
@@ -128,42 +133,60 @@ def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: floa
             _until(lambda: books.inference.get("state") == "running", look, "the inference component does not start")
     _until(lambda: books.health.get("state") == "running", look, "the bridge does not connect")
     print(f"the line in a browser: http://127.0.0.1:{page}/", flush=True)
-    first = SENSORS_OF_A_MACHINE * len(mapping["sources"][0]["machines"])
-    _until(lambda: books.values >= first, look, "the bridge hears nothing")
-    # What the nodes held before the line began; readings of it are no part of the story.
-    before = books.values
-    plc.stdin.write("\n")
-    plc.stdin.flush()
+    before = 0
+    if plc is not None:
+        _until(lambda: books.values >= VALUES, look, "the bridge hears nothing")
+        # What the nodes held before the line began; readings of it are no part of the story.
+        before = books.values
+        _tell(plc)
     ends = time.monotonic() + (seconds or float("inf"))
     with contextlib.suppress(KeyboardInterrupt):
         while time.monotonic() < ends:
             time.sleep(min(REPORT_SECONDS, max(0.1, ends - time.monotonic())))
             look()
             print(books.line(), flush=True)
-    plc.send_signal(signal.SIGINT)
-    written = int(json.loads(plc.stdout.readline())["changed"])
+    changed = _end_of_story(plc) if plc is not None else None
     with contextlib.suppress(TimeoutError):
-        _until(
-            lambda: books.values - before == written and books.scored == books.readings and _settled(books.health),
-            look,
-            "",
-            SETTLE_SECONDS,
-        )
-    values = books.health["values"]
-    lost = (
-        abs(written + before - books.values) + abs(books.readings - books.scored) + books.health["readings"]["dropped"]
-    )
+        _until(lambda: books.settled(changed, before), look, "", SETTLE_SECONDS)
+    values = books.health.get("values", {})
+    lost = abs(books.readings - books.scored) + books.health["readings"]["dropped"] + values.get("dropped", 0)
+    if changed is not None:
+        lost += abs(changed + before - books.values)
+        print(f"  changed in the PLC {changed}, and {before} before it began")
     kept = {name: number for name, number in values.items() if number and name != "received"}
-    print(f"  changed in the PLC {written}, and {before} before it began; received {books.values}: {json.dumps(kept)}")
-    print(
-        f"  readings published {books.readings}, scored or rejected {books.scored}; written to the PLC {books.health['outputs']['sent']}"
-    )
+    print(f"  received {books.values}: {json.dumps(kept)}")
+    sent = books.health.get("outputs", {}).get("sent", 0)
+    print(f"  readings published {books.readings}, scored or rejected {books.scored}; written back {sent}")
     print(f"  lost {lost}")
-    return 1 if lost or not written or not books.readings else 0
+    return 1 if lost or not books.readings else 0
 
 
-def _settled(health: Mapping[str, Any]) -> bool:
-    return not health["readings"]["waiting"] and not health["values"]["waiting"]
+def _start_plc(stack: contextlib.ExitStack) -> subprocess.Popen[str]:
+    """Start the PLC, and write the mapping for it."""
+    port = _free_port()
+    plc = _start(stack, "plc", [str(ROOT / "examples" / "line" / "plc.py"), "--port", str(port), "--wait"], piped=True)
+    print(f"the PLC: {_line_of(plc).removeprefix('serving ')}", flush=True)
+    mapping = json.loads((ROOT / "examples" / "line" / "mapping.json").read_text())
+    mapping["sources"][0]["endpoint"] = f"opc.tcp://127.0.0.1:{port}"
+    (FOLDER / "mapping.json").write_text(json.dumps(mapping, indent=2))
+    return plc
+
+
+def _end_of_story(plc: subprocess.Popen[str]) -> int:
+    """Let the PLC change nothing any more; how many values it had."""
+    plc.send_signal(signal.SIGINT)
+    return int(json.loads(_line_of(plc))["changed"])
+
+
+def _line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None  # noqa: S101 - for the type checker
+    return process.stdout.readline().strip()
+
+
+def _tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None  # noqa: S101 - for the type checker
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def _component(
