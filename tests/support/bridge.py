@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from greengrass_sandbox import BackgroundNucleus
 from support.clocks import SECONDS, until
+from support.line import nursery
+from support.nursery import Child
 
 NAME = "com.example.MLInference.Bridge"
 PROJECT = Path(__file__).parents[2] / "components" / "bridge"
@@ -177,7 +178,7 @@ class Bridge:
     work: Path
     mapping: Mapping[str, Any]
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
 
     def __post_init__(self) -> None:
         self.work.mkdir(exist_ok=True)
@@ -199,13 +200,8 @@ class Bridge:
         mapping.write_text(json.dumps(self.mapping))
         settings = {"HealthIntervalSeconds": 1, "MappingFile": str(mapping), **self.configuration}
         environment = self.nucleus.credentials(NAME, self.recipe(), configuration=settings)
-        with (self.work / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "inference_bridge", "run"],
-                env=os.environ | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        (self.work / "log").touch()
+        self.process = nursery().start(["run"], os.environ | environment, self.work, self.work / "log", bridge=True)
         if wait:
             self.until(lambda health: health["state"] == "running")
 

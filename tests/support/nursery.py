@@ -65,7 +65,15 @@ class Nursery:
             )
         Thread(target=self._listen, name="nursery", daemon=True).start()
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path, log: Path) -> Child:
+    def start(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        log: Path,
+        *,
+        bridge: bool = False,
+    ) -> Child:
         """Start `quick_component.py`.
 
         Args:
@@ -73,12 +81,14 @@ class Nursery:
             environment: The whole of it.
             directory: It works there.
             log: What it prints is appended here.
+            bridge: Start the command `ml-inference-bridge` instead.
         """
         request = {
             "arguments": arguments,
             "environment": dict(environment),
             "directory": str(directory),
             "log": str(log),
+            "bridge": bridge,
         }
         self._socket.send(json.dumps(request).encode())
         with self._changed:
@@ -123,11 +133,16 @@ def serve(connection: socket.socket) -> None:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                     return
+                request = json.loads(message)
+                if request["bridge"]:  # imported before the fork, once
+                    import inference_bridge.application  # noqa: PLC0415
+                    import inference_bridge.command  # noqa: PLC0415
+                    import inference_bridge.sources.mqtt  # noqa: F401, PLC0415
                 pid = os.fork()
                 if pid == 0:
                     selector.close()
                     connection.close()
-                    become(json.loads(message))
+                    become(request)
                 children[descriptor := os.pidfd_open(pid)] = pid
                 selector.register(descriptor, selectors.EVENT_READ)
                 connection.send(json.dumps({"pid": pid}).encode())
@@ -153,7 +168,12 @@ def become(request: Mapping[str, Any]) -> None:
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.argv = [quick_component.__file__, *request["arguments"]]
-        code = quick_component.main()
+        if request["bridge"]:
+            from inference_bridge import command  # noqa: PLC0415
+
+            code = command.main()
+        else:
+            code = quick_component.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - nothing of the nursery may run on in its child
