@@ -12,7 +12,7 @@ import pytest
 
 from greengrass_sandbox import BackgroundNucleus
 from support.bridge import NAME, Authority, Bridge, Broker, tls_of
-from support.clocks import until
+from support.clocks import SECONDS, until
 
 Start = Callable[..., Bridge]
 TAGS = ("a", "b", "c")
@@ -70,6 +70,19 @@ def test_values_come_in_over_tls_and_leave_as_readings(
     accounts = bridge.stop()
     assert accounts["values"]["received"] == accounts["values"]["assembled"] == plc.sent
     assert accounts["readings"]["published"] == 15
+
+
+def test_what_the_broker_kept_from_before_is_left_out_and_counted(
+    start: Start, broker: Broker, authority: Authority
+) -> None:
+    client = broker.client()
+    client.publish("line/m0/a", b'{"v": 1}', qos=1, retain=True).wait_for_publish(SECONDS)
+    bridge = start(mapping(broker, authority))
+    health = bridge.until(lambda health: health["sources"]["broker"]["messages"]["received"] == 1)
+    assert health["sources"]["broker"]["messages"]["retained"] == 1
+    assert health["machines"]["known"] == 0
+    client.disconnect()
+    client.loop_stop()
 
 
 def test_a_broker_that_the_authority_did_not_sign_and_one_that_asks_in_vain_get_no_connection(

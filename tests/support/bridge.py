@@ -263,5 +263,5 @@ def balanced(accounts: Mapping[str, Any]) -> bool:
         name: source["messages"] for name, source in accounts.get("sources", {}).items() if "messages" in source
     }
     for counts in messages.values():
-        fine &= counts["received"] == counts["read"] + counts["unmatched"] + counts["unreadable"]
+        fine &= counts["received"] == sum(counts[key] for key in ("read", "unmatched", "unreadable", "retained"))
     return bool(fine)

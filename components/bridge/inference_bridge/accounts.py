@@ -1,6 +1,6 @@
 """The accounts: every message, value and reading is counted when it comes, and once more for what became of it.
 
-At any time, under the intake's lock: messages received = read + unmatched + unreadable; values received = assembled + superseded +
+At any time, under the intake's lock: messages received = read + unmatched + unreadable + retained; values received = assembled + superseded +
 late + duplicate + missing + rejected + unmapped + dropped + waiting; readings assembled = published + dropped + refused + waiting.
 Names of what went wrong are kept for people, a bounded number of each.
 """
@@ -23,6 +23,7 @@ class MessageCounts:
         unmatched: No rule is for their topic.
         unreadable: No JSON, too large, or whatever else keeps a message as a whole from being read; some of its values may have been
             taken before.
+        retained: The broker had kept them from before, nobody knows for how long; left out, unless the source reports by exception.
         missed: Never came, as sequence numbers tell.
     """
 
@@ -30,12 +31,13 @@ class MessageCounts:
     read: int = 0
     unmatched: int = 0
     unreadable: int = 0
+    retained: int = 0
     missed: int = 0
 
     @property
     def balanced(self) -> bool:
         """Whether it adds up."""
-        return self.received == self.read + self.unmatched + self.unreadable
+        return self.received == self.read + self.unmatched + self.unreadable + self.retained
 
 
 @dataclass(slots=True)

@@ -125,6 +125,10 @@ class Line:
         """A message came."""
         self.intake.message(source, topic, payload)
 
+    def retained(self, source: str) -> None:
+        """A message came that the broker had kept from before."""
+        self.intake.retained(source)
+
     def samples(self, source: str, samples: Iterable[Sample]) -> None:
         """Values came."""
         self.intake.samples(source, samples)

@@ -90,6 +90,13 @@ class Intake:
                 self._assembler.death(machine, now)
             return extract
 
+    def retained(self, source: str) -> None:
+        """Count a message that is left out, since its age is unknown."""
+        counts = self.messages[source]
+        with self.lock:
+            counts.received += 1
+            counts.retained += 1
+
     def samples(self, source: str, samples: Iterable[Sample]) -> None:
         """Take values of a source that has no messages; each counts as a message, too."""
         counts, number = self.messages[source], self._numbers[source]

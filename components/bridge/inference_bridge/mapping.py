@@ -78,6 +78,7 @@ Path_: TypeAlias = Annotated[str, AfterValidator(_path)]
 Paths: TypeAlias = Annotated[list[Path_], BeforeValidator(_listed), Field(max_length=8)]
 """One expression or several, of which the first that finds something holds."""
 Zone = Annotated[str, AfterValidator(_zone)]
+MachineName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
 
 
 class _Part(BaseModel):
@@ -278,7 +279,8 @@ class Mqtt(_Source, _Login):
         host: Its name or address.
         port: None for 8883 with TLS and 1883 without.
         version: Of the protocol; 5 costs more for each message.
-        client_id: Names the session, which the broker keeps while the bridge is away.
+        client_id: Names the session, which the broker keeps while the bridge is away; "" for one of this device and source, since two
+            clients of one name throw each other out.
         session_seconds: For how long it shall keep it (MQTT 5; 3.1.1 leaves that to the broker).
         qos: Of the subscriptions.
         topics: MQTT filters; none: those of `read`.
@@ -291,7 +293,7 @@ class Mqtt(_Source, _Login):
     host: Annotated[str, Field(min_length=1)]
     port: Port | None = None
     version: Literal["3.1.1", "5"] = "3.1.1"
-    client_id: Annotated[str, Field(max_length=64)] = "inference-bridge"
+    client_id: Annotated[str, Field(max_length=64)] = ""
     session_seconds: Annotated[int, Field(ge=0, le=604_800)] = 3600
     qos: Literal[0, 1] = 1
     keepalive_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
@@ -345,7 +347,7 @@ class OpcUa(_Source, _Login):
     allow_insecure: bool = False
     application_uri: str = "urn:inference-bridge"
     nodes: Annotated[dict[str, str], Field(min_length=1)]
-    machines: Annotated[list[str], Field(min_length=1)]
+    machines: Annotated[list[MachineName], Field(min_length=1)]
     sampling_milliseconds: Annotated[float, Field(ge=10, le=3_600_000)] = 500
     publishing_milliseconds: Annotated[float, Field(ge=10, le=3_600_000)] = 500
     queue_size: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -415,7 +417,7 @@ class Modbus(_Source):
     every_seconds: Annotated[float, Field(ge=0.05, le=86_400)] = 1.0
     timeout_seconds: Annotated[float, Field(ge=0.05, le=60)] = 2.0
     registers: Annotated[dict[str, Register], Field(min_length=1)]
-    machines: Annotated[dict[str, Unit], Field(min_length=1)]
+    machines: Annotated[dict[MachineName, Unit], Field(min_length=1)]
 
 
 class Replay(_Source):

@@ -30,6 +30,9 @@ class Events(Protocol):
     def message(self, source: str, topic: str, payload: bytes) -> Any:
         """A message came."""
 
+    def retained(self, source: str) -> None:
+        """A message came that the broker had kept from before: of unknown age, so it is left out."""
+
     def samples(self, source: str, samples: Iterable[Sample]) -> None:
         """Values came."""
 

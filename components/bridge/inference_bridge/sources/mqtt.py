@@ -9,7 +9,9 @@ publish to a topic that nobody configured.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import socket
 import ssl
 import time
 from collections import deque
@@ -25,6 +27,7 @@ from inference_bridge.sources.base import Events, Source, SourceError, read_pass
 
 CONNECT_SECONDS = 10.0
 PIECE_BYTES = 65_536
+MAX_CLIENT_ID = 128
 LOOK_SECONDS = 0.1
 """Between looks at what waits to be written."""
 READS = 500
@@ -50,7 +53,7 @@ class MqttClient(Source):
         five = configuration.version == "5"
         client = _Client(
             CallbackAPIVersion.VERSION2,
-            client_id=configuration.client_id,
+            client_id=configuration.client_id or self._own_id(),
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
             clean_session=None if five else configuration.session_seconds == 0,
         )
@@ -68,6 +71,10 @@ class MqttClient(Source):
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         return client
+
+    def _own_id(self) -> str:
+        device = os.environ.get("AWS_IOT_THING_NAME") or socket.gethostname()
+        return f"bridge-{device}-{self.name}"[:MAX_CLIENT_ID]
 
     def _tls(self) -> ssl.SSLContext:
         tls = self._configuration.tls
@@ -171,6 +178,9 @@ class MqttClient(Source):
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
         self._heard += 1
+        if message.retain and not self._configuration.report_by_exception:
+            self.events.retained(self.name)
+            return
         self.events.message(self.name, message.topic, bytes(message.payload))
 
 

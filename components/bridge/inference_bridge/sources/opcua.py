@@ -41,6 +41,7 @@ class OpcUaClient(Source):
         self._wake: asyncio.Event | None = None
         self._outgoing: dict[str, ua.Variant] = {}
         self.sent = 0
+        self.ended = False
         self.failed = 0
 
     def wake(self) -> None:
@@ -54,6 +55,7 @@ class OpcUaClient(Source):
         asyncio.run(self._work())
 
     async def _work(self) -> None:
+        self.ended = False
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         configuration = self._configuration
         client = Client(configuration.endpoint, timeout=CALL_SECONDS, auto_reconnect=False)
@@ -78,7 +80,7 @@ class OpcUaClient(Source):
         try:
             await self._subscribe(client)
             self.is_connected()
-            while not self.stopping.is_set() and not lost.done():
+            while not self.stopping.is_set() and not lost.done() and not self.ended:
                 self._wake.clear()
                 await self._write(client)
                 try:
@@ -87,6 +89,8 @@ class OpcUaClient(Source):
                     await asyncio.wait_for(client.nodes.server_state.read_value(), CALL_SECONDS)
             if lost.done():
                 raise SourceError(f"the connection is lost: {lost.result()}")
+            if self.ended:
+                raise SourceError("the server ended the subscription")
         finally:
             self._wake = None
             try:
@@ -213,4 +217,5 @@ class _Handler:
 
     def status_change_notification(self, _status: Any) -> None:
         """The subscription ended: the connection is of no use."""
-        self._client.events.connected(self._client.name, connected=False)
+        self._client.ended = True
+        self._client.wake()
