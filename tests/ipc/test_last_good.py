@@ -125,9 +125,12 @@ def test_a_model_with_which_the_process_dies_again_and_again_gives_way_to_the_on
         (tmp_path / "new").replace(current)
 
     deploy("2.0.0")
-    for _ in range(2):
-        line.start(wait=False)
+    for readings in (300, 0, 300, 0, 0):  # a death after many readings is no fault of the model, and ends the row
+        line.start(wait=False, timing={"model_poll": 0.02})
         line.health.until(lambda health: health["state"] == "running" and health["model"]["version"] == "2.0.0")
+        line.send_all([NORMAL] * readings)
+        trial = line.work / "last-good" / "trial.json"
+        until(lambda: ('"running": true' in trial.read_text()) != bool(readings), "the trial is not what it should be")  # noqa: B023
         line.kill()
     line.start(wait=False)
     health = line.health.until(lambda health: health["state"] == "running" and health["problems"])

@@ -114,11 +114,11 @@ class LastGood:
         return True
 
     def end(self) -> None:
-        """The process ends because it was asked to, or by its own decision: no model killed it."""
+        """No model killed the process: it was asked to end, decided to, or has scored so much that this one will not."""
         try:
             if self._began_trial:  # what an earlier process left undone stays so
                 # Not synced: there is little time left, and after a power cut it counts as a death, which it may have been.
-                self._write_trial(self._read_trial() | {"running": False}, sync=False)
+                self._write_trial(self._read_trial() | {"running": False, "deaths": 0}, sync=False)
         except OSError as error:
             logger.warning("the trial of the model in force cannot be written down: %s", error)
 

@@ -20,6 +20,8 @@ from ml_inference.serving.rollout import Loaded, ModelSlot, Source
 
 SERVED_READINGS = 100
 """That a model has to score before it is kept: one that crashes the process does so at one of the first."""
+CLEARED_READINGS = 250
+"""After which a death of the process is not blamed on a model on trial."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Models:
         self._last_good = last_good
         self._served = served
         self._trial: tuple[float, int] | None = None
+        self._cleared = False
         self._wait = wait
         self._monotonic = monotonic
         self._missing_until = inf
@@ -96,6 +99,9 @@ class Models:
         if self._trial is None:
             return
         began, before = self._trial
+        if not self._cleared and scored - before >= CLEARED_READINGS:
+            self._cleared = True
+            self._last_good.end()
         if self._monotonic() - began >= self._served and scored - before >= SERVED_READINGS:
             self._trial = None
             self._champion.served()
@@ -107,6 +113,7 @@ class Models:
             scored: As for `look_at_trial`.
         """
         self._trial = self._monotonic(), scored
+        self._cleared = False
 
     def end(self) -> None:
         """The process ends, and not by a model."""

@@ -121,8 +121,12 @@ def test_deaths_count_by_model_and_an_end_that_was_meant_is_none(kept: LastGood,
     for deaths in range(3):
         assert LastGood(tmp_path / "work" / "last-good").deaths(second) == deaths
         kept.begin_trial(second)
+    assert kept.deaths(second) == 3
+    LastGood(tmp_path / "work" / "last-good").end()  # of a process that had nothing on trial
+    assert kept.deaths(second) == 3
     kept.end()
-    assert kept.deaths(second) == 2
+    assert kept.deaths(second) == 0
+    kept.begin_trial(second)
     kept.begin_trial(third)
     assert (kept.deaths(second), kept.deaths(third)) == (0, 1)
     kept._trial.write_text("{")
