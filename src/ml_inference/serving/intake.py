@@ -155,7 +155,7 @@ class Intake:
 
         Args:
             timeout: Longest wait in seconds for the first.
-            most: Most messages.
+            most: Most messages; a quarter of the bound, too, since those taken no longer make room for newer ones.
 
         Returns:
             Messages in the order of arrival; none if none came in time or the intake is closed and empty.
@@ -167,6 +167,7 @@ class Intake:
                 return []
             taken = [self._take(next(iter(self._messages)))]
             crowded = self.crowded
+            most = min(most, self._limit // 4)
             # No small message waits for a large one to be scored, and all of them are taken in the same plight.
             while self._messages and len(taken) < most and len(taken[-1].payload) <= SMALL_BYTES:
                 number, (_, oldest) = next(iter(self._messages.items()))

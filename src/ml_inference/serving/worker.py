@@ -81,7 +81,6 @@ class Worker:
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._seconds = 0.0  # of a message, by the latest ones
         self._internal_errors = Occurrences()
-        self._apart = Occurrences()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -277,8 +276,8 @@ class Worker:
             try:
                 return self._pipeline.process_many([arrival.payload for arrival in arrivals])
             except Exception:
-                if self._apart.add():
-                    logger.exception("messages are scored one by one: together they met an internal error")
+                # One of them, or all: that is found out, and told, one by one.
+                logger.debug("together the messages met an internal error", exc_info=True)
         outcomes = []
         for arrival in arrivals:
             try:
