@@ -6,7 +6,7 @@ file run the same code. Nothing in a message makes it raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -156,6 +156,34 @@ class Pipeline:
             The outcome of each.
         """
         return self.score_many([self._decoder.decode(payload) for payload in payloads])
+
+    def process_in_slices(
+        self, payload: bytes, size: int, between: Callable[[Collection[str], Sequence[Event]], None]
+    ) -> Outcome:
+        """Score a message that may hold very many readings, and give way to others between slices of it.
+
+        Args:
+            payload: JSON in UTF-8.
+            size: Readings of a slice.
+            between: Called after each slice but the last, with the message's machines and what happened to alarms; may
+                process messages of other machines.
+
+        Returns:
+            What `process` returns, without the alarms that `between` was told.
+        """
+        decoded = self._decoder.decode(payload)
+        if len(decoded.items) <= size:
+            return self.score(decoded)
+        machines = frozenset(item.equipment_id for item in decoded.items)
+        items: list[Result | Rejection] = []
+        alarms: tuple[Event, ...] = ()
+        for start in range(0, len(decoded.items), size):
+            if start:
+                between(machines, alarms)
+            outcome = self.score(replace(decoded, items=decoded.items[start : start + size]))
+            items += [replace(item, index=start + place) for place, item in enumerate(outcome.items)]
+            alarms = outcome.alarms
+        return Outcome(tuple(items), decoded.batch, decoded.correlation_id, alarms)
 
     def tick(self, elapsed: float) -> tuple[Event, ...]:
         """Time went on without messages.

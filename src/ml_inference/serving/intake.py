@@ -10,14 +10,17 @@ import json
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 from threading import Condition
 
 from ml_inference.monitoring.machines import Machine, Machines
 from ml_inference.scoring.readings import MAX_MESSAGE_BYTES, Oversized
 from ml_inference.serving.counters import Counters
 
+SEARCHED_MESSAGES = 1_000
+"""That are looked at for others to take."""
 CROWDED_SHARE = 0.25
 """Of the queue's bound; a quarter of 10,000 messages is some seconds' work."""
 MAX_SILENT_SECONDS = 60.0
@@ -60,14 +63,23 @@ class Regulars:
 
     def __contains__(self, machine: bytes) -> bool:
         """Whether a machine is known, by its name as it stands in JSON."""
-        if not self._machines.known:
-            return False
-        try:
-            name = json.loads(b'"%s"' % machine) if b"\\" in machine else machine.decode()
-        except ValueError:
+        if not self._machines.known or (name := _name(machine)) is None:
             return False
         found = self._machines.get(name)
         return found is not None and found.known
+
+
+def _name(machine: bytes) -> str | None:
+    """A machine's name of the bytes that stand for it in JSON; None for what is none."""
+    try:
+        return str(json.loads(b'"%s"' % machine)) if b"\\" in machine else machine.decode()
+    except ValueError:
+        return None
+
+
+def _is_single(payload: bytes) -> bool:
+    """Whether a message is small and a single reading, or nothing at all."""
+    return len(payload) <= SMALL_BYTES and payload.lstrip()[:1] == b"{" and b'"readings"' not in payload
 
 
 class Intake:
@@ -175,6 +187,25 @@ class Intake:
                     break
                 taken.append(self._take(number))
             return taken
+
+    def take_beside(self, machines: Collection[str], most: int) -> list[Arrival]:
+        """Take small messages of other machines, oldest first, while a large one is being scored.
+
+        No machine's messages change places: behind the first message that may hold anything, such as a batch, none is taken.
+
+        Args:
+            machines: Whose readings the large one holds.
+            most: Most messages.
+        """
+        with self._changed:
+            numbers: list[int] = []
+            for number, (machine, arrival) in islice(self._messages.items(), SEARCHED_MESSAGES):
+                name = _name(machine)
+                if len(numbers) == most or name is None or not _is_single(arrival.payload):
+                    break
+                if name not in machines:
+                    numbers.append(number)
+            return [self._take(number) for number in numbers]
 
     @property
     def crowded(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from threading import Event, Thread
 from typing import Any
 
@@ -34,6 +34,12 @@ TOGETHER = 32
 """Most messages that are scored together. More would save little, and as many are on their way to the nucleus at most."""
 TOGETHER_SECONDS = 0.005
 """What a message waits at most for others to be scored with it."""
+SLICED_BYTES = 64 * 1024
+"""A larger message is scored in slices."""
+SLICE = 256
+"""Readings of a slice, some 20 ms."""
+PUBLISHED_AT_ONCE = 32
+"""Messages of one outcome, after which others have their turn."""
 KEEP_SECONDS = 1.0
 """For writing the last checkpoint when it ends."""
 
@@ -281,10 +287,22 @@ class Worker:
         outcomes = []
         for arrival in arrivals:
             try:
-                outcomes.append(self._pipeline.process(arrival.payload))
+                outcomes.append(self._process_alone(arrival.payload))
             except Exception:  # noqa: BLE001 - ours, whatever it was: logged, counted, and the next one gets its chance
                 outcomes.append(self._refuse(arrival))
         return outcomes
+
+    def _process_alone(self, payload: bytes) -> Outcome:
+        if len(payload) <= SLICED_BYTES:
+            return self._pipeline.process(payload)
+        return self._pipeline.process_in_slices(payload, SLICE, self._give_way)
+
+    def _give_way(self, machines: Collection[str], events: Sequence[AlarmEvent] = ()) -> None:
+        """Between two slices of a large message: what waits of other machines does not wait for all of it."""
+        self._tell(events)
+        arrivals = self._intake.take_beside(machines, self._most)
+        if arrivals:
+            self._work(arrivals)
 
     def _hand_on(self, arrival: Arrival, outcome: Outcome) -> None:
         self._tell_again(outcome.alarms)
@@ -293,11 +311,14 @@ class Worker:
         except Exception:  # noqa: BLE001 - as above
             outcome = self._refuse(arrival)
             local, cloud, unwanted = self._router.errors(outcome), [], 0
-        for message in local:
+        machines = {item.equipment_id for item in outcome.results}
+        for place, message in enumerate(local, 1):
             self._publish(message)
+            if place % PUBLISHED_AT_ONCE == 0:
+                self._give_way(machines | {item.equipment_id for item in outcome.items})
         self._latencies.append(self._monotonic() - arrival.moment)
         scored = len(outcome.results)
-        for machine in {item.equipment_id for item in outcome.results}:
+        for machine in machines:
             self._intake.known.heard(machine)
         with self._intake.counters.lock:
             if self._intake.counters.over:

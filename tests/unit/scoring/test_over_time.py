@@ -338,3 +338,38 @@ def test_a_model_of_format_1_judges_as_before_and_opens_no_alarm(tmp_path: Path)
     }
     assert line.events == []
     assert line.pipeline.watch is None
+
+
+@pytest.mark.parametrize("kind", ["single readings", "over time"])
+def test_in_slices_a_batch_becomes_what_it_would_have_become_at_once(
+    kind: str, model: Model, model_directory: Path
+) -> None:
+    used = model if kind == "over time" else load_model(model_directory)
+    documents: list[Any] = []
+    for number in range(300):
+        values = ABNORMAL if 100 <= number < 200 else NORMAL
+        document = values | {"equipment_id": f"m{number % 3}", "timestamp": iso(START.timestamp() + 10 * number)}
+        documents.append({} if number % 7 == 0 else document | {"wRMSCurrent": None} if number % 11 == 0 else document)
+    payload = json.dumps(documents).encode()
+    clock = lambda: START + timedelta(days=1)  # noqa: E731
+    whole = Pipeline(used, clock=clock).process(payload)
+    told: list[Any] = []
+    seen: list[frozenset[str]] = []
+
+    def between(machines: Any, events: Any) -> None:
+        seen.append(machines)
+        told.extend(events)
+
+    sliced = Pipeline(used, clock=clock).process_in_slices(payload, 32, between)
+    if kind == "single readings":
+        assert [item.as_message() for item in sliced.results] == [item.as_message() for item in whole.results]
+    # What is known of a machine over time is known from the next slice on, and not only from the next batch on.
+    assert [(item.index, item.equipment_id, isinstance(item, Result)) for item in sliced.items] == [
+        (item.index, item.equipment_id, isinstance(item, Result)) for item in whole.items
+    ]
+    opened = [
+        {(event.message["kind"], event.message["equipment_id"], event.message["sensor"]) for event in events}
+        for events in ((*told, *sliced.alarms), whole.alarms)
+    ]
+    assert opened[0] >= opened[1] != set() or kind == "single readings"
+    assert seen == [frozenset({"m0", "m1", "m2", ""})] * 9

@@ -258,6 +258,18 @@ def test_of_a_message_that_is_too_large_only_the_beginning_waits_and_it_is_refus
     assert rejection.errors[0].msg == f"Message of {len(huge)} bytes is larger than 1048576"
 
 
+def test_beside_a_large_message_single_readings_of_other_machines_are_taken_and_none_overtakes_its_own() -> None:
+    intake, _ = make(limit=20)
+    batch = b'[{"equipment_id": "d"}]'
+    messages = [reading("a", 1), reading("b", 1), reading("a", 2), b'{"x": 1}', reading("c", 1), batch, reading("d", 1)]
+    for message in messages:
+        intake.put(message)
+    assert [arrival.payload for arrival in intake.take_beside({"a", ""}, 1)] == [reading("b", 1)]
+    assert [arrival.payload for arrival in intake.take_beside({"a", ""}, 9)] == [reading("c", 1)]
+    assert intake.take_beside({"a", ""}, 9) == []  # the batch may hold anything
+    assert drain(intake) == [reading("a", 1), reading("a", 2), b'{"x": 1}', batch, reading("d", 1)]
+
+
 class IntakeAndCounters(RuleBasedStateMachine):
     """Against a list that is searched from its front."""
 

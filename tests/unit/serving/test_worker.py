@@ -25,7 +25,7 @@ from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters, Counts
 from ml_inference.serving.intake import Intake
 from ml_inference.serving.memory import Memory
-from ml_inference.serving.worker import TOGETHER, Worker
+from ml_inference.serving.worker import SLICE, SLICED_BYTES, TOGETHER, Worker
 from support.clocks import until
 from support.models import ABNORMAL, NORMAL, train_small
 
@@ -400,3 +400,23 @@ def test_while_too_much_waits_readings_are_scored_without_reasons_unless_these_a
     assert set(range(21, 31)) <= set(explained)
     assert not set(range(15)) & set(explained)
     assert bench.counters.snapshot().scored == 31
+
+
+def test_a_large_batch_gives_way_to_single_readings_of_others_and_not_of_its_own_machines(
+    model: Model, tmp_path: Path
+) -> None:
+    bench = Bench(model, tmp_path)
+    count = 10 * SLICE
+    batch = [NORMAL | {"equipment_id": "large", "correlation_id": number} for number in range(count)]
+    assert len(json.dumps(batch)) > SLICED_BYTES
+    bench.send(
+        batch, *(NORMAL | {"equipment_id": name, "correlation_id": name} for name in ("other", "large", "third"))
+    )
+    bench.worker.start()
+    messages = bench.finish()
+    marks = [message["correlation_id"] for message in messages]
+    assert marks[:2] == ["other", "third"]
+    assert marks[-1] == "large"
+    items = [item for message in messages if "results" in message for item in message["results"]]
+    assert [(item["index"], item["correlation_id"]) for item in items] == [(n, n) for n in range(count)]
+    assert bench.counters.snapshot() == Counts(received=count + 3, scored=count + 3)
