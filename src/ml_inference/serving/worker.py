@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 
@@ -46,6 +47,19 @@ KEEP_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Times:
+    """Seconds.
+
+    Attributes:
+        ticked: When what is due was looked at last.
+        seconds: That a message takes, by the latest ones.
+    """
+
+    ticked: float
+    seconds: float = 0.0
+
+
 class Worker:
     """Takes messages from the intake, scores them, and hands on what they become.
 
@@ -79,13 +93,12 @@ class Worker:
         self._offer = offer
         self._memory = memory
         self._control = control
-        self._ticked = monotonic()
+        self._times = _Times(monotonic())
         self._monotonic = monotonic
         self._changes: deque[Callable[[], None]] = deque()
         self._finish = Event()
         self._challenger: tuple[Pipeline, Comparison] | None = None
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._seconds = 0.0  # of a message, by the latest ones
         self._internal_errors = Occurrences()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
 
@@ -210,7 +223,7 @@ class Worker:
                 self._change(self._changes.popleft())
             if arrivals:
                 self._work(arrivals)
-                if self._monotonic() - self._ticked >= TICK_SECONDS:
+                if self._monotonic() - self._times.ticked >= TICK_SECONDS:
                     self._change(self._tick)
             elif self._finish.is_set():
                 self._change(self._keep)
@@ -225,7 +238,7 @@ class Worker:
 
     def _tick(self) -> None:
         moment = self._monotonic()
-        elapsed, self._ticked = moment - self._ticked, moment
+        elapsed, self._times.ticked = moment - self._times.ticked, moment
         self._tell(self._pipeline.tick(elapsed))
         if self._memory:
             self._memory.save_if_due(self._pipeline)
@@ -259,13 +272,17 @@ class Worker:
     @property
     def _most(self) -> int:
         """How many messages may be scored together, so that none of them waits long for that."""
-        return max(1, min(TOGETHER, int(TOGETHER_SECONDS / self._seconds))) if self._seconds > 0.0 else TOGETHER
+        return (
+            max(1, min(TOGETHER, int(TOGETHER_SECONDS / self._times.seconds)))
+            if self._times.seconds > 0.0
+            else TOGETHER
+        )
 
     def _work(self, arrivals: Sequence[Arrival]) -> None:
         began = self._monotonic()
         outcomes = self._process(arrivals)
         seconds = (self._monotonic() - began) / len(arrivals)
-        self._seconds += 0.2 * (seconds - self._seconds)
+        self._times.seconds += 0.2 * (seconds - self._times.seconds)
         if self._memory and (events := [event for outcome in outcomes for event in outcome.alarms]):
             # All of them before the first is told: the machines' states are already those after the last message.
             self._memory.record(events, self._pipeline)
