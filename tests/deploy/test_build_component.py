@@ -159,7 +159,7 @@ def test_the_recipe_is_built_without_its_comments_and_means_the_same(make_checko
     assert "#" not in text.replace("greengrass#", "").replace("inference/#", "")
     filled_in = (
         source.replace("{COMPONENT_NAME}", "com.example.MLInference")
-        .replace("{COMPONENT_VERSION}", "1.0.0")
+        .replace("{COMPONENT_VERSION}", "1.1.0")
         .replace("{COMPONENT_AUTHOR}", "Your company")
     )
     assert yaml.safe_load(text) == yaml.safe_load(filled_in)

@@ -79,7 +79,7 @@ def test_an_installation_that_fails_says_why(renamed: Path, command: Command) ->
     done = command(sys.executable, "-m", "ml_inference", "demo", cwd=renamed)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "com.acme.Judge 1.0.0: install failed 3 times, see " in line
+    assert "com.acme.Judge 1.1.0: install failed 3 times, see " in line
     assert line.endswith(": no room")
 
 

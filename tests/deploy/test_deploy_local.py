@@ -68,13 +68,13 @@ def test_components_are_handed_to_the_nucleus_that_is_there(
     option = words.pop()
     assert called[len(words) :] == [
         f"{option}com.example.MLInference=1.2.3",
-        f"{option}com.example.SensorSimulator=1.0.0",
+        f"{option}com.example.SensorSimulator=1.1.0",
     ]
     assert [Path(word).name if "/" in word else word for word in called[: len(words)]] == words
     recipes, artifacts = (Path(word) for word in called[: len(words)] if "/" in word)
     assert {path.name for path in recipes.iterdir()} == {
         "com.example.MLInference-1.2.3.yaml",
-        "com.example.SensorSimulator-1.0.0.yaml",
+        "com.example.SensorSimulator-1.1.0.yaml",
     }
     assert (artifacts / "com.example.MLInference" / "1.2.3" / "ml-inference.zip").is_file()
     # The nucleus reads them as another user.
@@ -114,7 +114,7 @@ def test_what_is_not_built_or_has_no_version_is_refused(
 ) -> None:
     copy, variables = make_checkout(), nucleus_command("ggl-cli")
     done = command("python3", "scripts/deploy_local.py", cwd=copy, variables=variables)
-    assert (done.returncode, "com.example.MLInference 1.0.0 is not built" in done.stderr) == (1, True)
+    assert (done.returncode, "com.example.MLInference 1.1.0 is not built" in done.stderr) == (1, True)
     build(copy, version="NEXT_PATCH")
     done = command("python3", "scripts/deploy_local.py", cwd=copy, variables=variables)
     assert (done.returncode, "needs a version" in done.stderr) == (1, True)

@@ -138,14 +138,14 @@ def test_a_version_with_a_broken_model_is_refused_and_the_one_before_goes_on(
     data = bytearray(booster.read_bytes())
     data[len(data) // 2] ^= 1
     booster.write_bytes(data)
-    broken = build(copy, version="1.1.0")
+    broken = build(copy, version="1.2.0")
     component = device.deploy(built["inference"])
     score(device)
     with pytest.raises(DeploymentError, match="install failed 3 times"):
         device.deploy(broken)
     assert "ml_inference verify: artifacts/model: not usable: checksum: booster.ubj" in component.log_path.read_text()
     component.wait_for("RUNNING", DEADLINE)
-    assert component.version == "1.0.0"
+    assert component.version == "1.1.0"
     assert score(device)["model"]["version"] == "1.0.0"
 
 
@@ -169,7 +169,7 @@ def test_a_version_that_cannot_be_imported_is_refused_and_the_one_before_goes_on
 ) -> None:
     copy = make_checkout()
     break_module(copy, "serving/worker.py")
-    broken = build(copy, version="1.1.0")
+    broken = build(copy, version="1.2.0")
     component = device.deploy(built["inference"])
     score(device)
     with pytest.raises(DeploymentError, match="install failed 3 times"):
@@ -219,7 +219,7 @@ def test_a_version_that_exits_at_start_is_broken_after_three_failures_and_the_on
     assert states.count("ERRORED") == 3
     assert component.version == "1.2.0"
     device.deploy(built["inference"])
-    assert component.version == "1.0.0"
+    assert component.version == "1.1.0"
     assert score(device)["model"]["version"] == "1.0.0"
 
 

@@ -89,7 +89,7 @@ def health(at: float, **more: Any) -> dict[str, Any]:
         "state": "running",
         "timestamp": iso(at),
         "thing_name": "line-3",
-        "component_version": "1.0.0",
+        "component_version": "1.1.0",
         "uptime_seconds": 3600.1,
         "model": MODEL | {"directory": "/greengrass/model", "threshold": 0.35},
         "counters": {"received": 14_420, "scored": 14_400, "rejected": 15, "dropped": 0, "queued": 5},
