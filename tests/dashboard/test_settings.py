@@ -47,6 +47,8 @@ def test_nucleus_lites_strings_are_read_as_what_they_mean() -> None:
         ({"Port": True}, "Port"),
         ({"ListenAddress": "example.com"}, "ListenAddress"),
         ({"ResultTopic": "ml/inference/result/{equipmentId}"}, "ResultTopic"),
+        ({"AlarmTopic": "ml/#/alarm"}, "AlarmTopic"),
+        ({"HealthTopic": "\ud800"}, "HealthTopic"),
         ({"BehindProxy": 1}, "BehindProxy"),
         ({"HistoryMaxMegabytes": 1}, "HistoryMaxMegabytes"),
         ({"LogLevel": "LOUD"}, "LogLevel"),

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ml_inference.topics import subscribe_filter
+
 MIN_TOKEN_CHARACTERS = 16
 """Shorter ones could be guessed over the network; `openssl rand -hex 24` makes one of 48."""
-MAX_TOPIC_BYTES = 256
-"""AWS IoT's limit, which both runtimes keep for local topics, too."""
 
 
 class SettingsError(ValueError):
@@ -138,11 +138,12 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _filter(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_TOPIC_BYTES or "\0" in value:
-        raise SettingsError("a topic filter")
-    if "{" in value:
-        raise SettingsError("a topic filter such as ml/inference/result/# (placeholders are for the publisher)")
-    return value
+    if not isinstance(value, str):
+        raise SettingsError("a topic filter such as ml/inference/result/#")
+    try:
+        return subscribe_filter(value)
+    except ValueError as error:
+        raise SettingsError(f"a topic filter such as ml/inference/result/#, which {error}") from None
 
 
 def _address(value: Any) -> str:
