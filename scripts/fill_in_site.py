@@ -24,6 +24,9 @@ PROJECTS = {
 }
 """Where each component of the examples is built; its own `gdk-config.json` may call it otherwise."""
 
+FOLDERS = ("deployments", "grafana", "policies")
+"""Where documents lie that differ from site to site."""
+
 PATTERNS = {
     "account": r"\d{12}",
     "region": r"[a-z]{2}(-[a-z]+)+-\d",
@@ -107,7 +110,7 @@ def main() -> int:
         built = {name: configure(root / project / "gdk-config.json", site) for name, project in PROJECTS.items()}
         names = {name: renamed for name, (renamed, _) in built.items()}
         versions = dict(built.values())
-        for path in sorted((root / "examples").glob("*/*.json")):
+        for path in sorted(path for folder in FOLDERS for path in (root / "examples" / folder).glob("*.json")):
             document = fill_in(json.loads(path.read_text(encoding="utf-8")), example, site, names)
             for name, component in document.get("components", {}).items():
                 component["componentVersion"] = versions.get(name, component["componentVersion"])
