@@ -333,3 +333,10 @@ class IntakeAndCounters(RuleBasedStateMachine):
 
 IntakeAndCounters.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
 test_intake_and_counters_behave_like_a_list = IntakeAndCounters.TestCase
+
+
+def test_messages_taken_together_are_all_of_a_crowded_queue_or_none() -> None:
+    intake, _ = make(limit=16)  # crowded while more than four wait
+    for number in range(8):
+        intake.put(reading("m", number))
+    assert [len(intake.take(0, 4)) for _ in range(3)] == [3, 4, 1]
