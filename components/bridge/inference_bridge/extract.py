@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from jmespath.exceptions import JMESPathError
+from pydantic_core import from_json
 
 from inference_bridge.mapping import Feature, Mapping, Mqtt, Replay, Rule, compile_paths
 from inference_bridge.patterns import Pattern, fill
@@ -281,7 +282,7 @@ class Extractor:
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"it is larger than {MAX_PAYLOAD_BYTES} bytes")
         if rule.format == "json":
-            return json.loads(payload)
+            return from_json(payload)  # a third of the cost of json.loads
         if rule.format == "text":
             text = payload[:MAX_NAME].decode("utf-8", "replace").strip()
             try:
