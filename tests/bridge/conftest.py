@@ -29,7 +29,7 @@ def broker(tmp_path: Path, authority: Authority) -> Iterator[Broker]:
 
 @pytest.fixture
 def nucleus(tmp_path: Path) -> Iterator[BackgroundNucleus]:
-    with BackgroundNucleus(tmp_path / "nucleus", secrets={"broker-password": "sesame"}) as running:
+    with BackgroundNucleus(tmp_path / "nucleus") as running:
         yield running
 
 

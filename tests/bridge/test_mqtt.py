@@ -72,6 +72,25 @@ def test_values_come_in_over_tls_and_leave_as_readings(
     assert accounts["readings"]["published"] == 15
 
 
+def test_a_password_comes_from_a_file_or_the_secret_manager_and_a_wrong_one_is_told(
+    start: Start, broker: Broker, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("sesame\n")
+    (tmp_path / "wrong").write_text("mustard")
+    plain = {"port": broker.password_port, "tls": None, "username": "bridge"}
+    with BackgroundNucleus(tmp_path / "classic", "classic", secrets={"broker-password": "sesame"}) as classic:
+        document = mapping(broker, authority, **plain, password_secret="broker-password")
+        bridge = Bridge(classic, tmp_path / "on-classic", document)
+        bridge.start()
+        bridge.stop()
+        assert "sesame" not in bridge.log
+    start(mapping(broker, authority, **plain, password_file=str(tmp_path / "password"))).stop()
+    bridge = start(mapping(broker, authority, **plain, password_file=str(tmp_path / "wrong")), wait=False)
+    source = bridge.until(lambda health: health["sources"]["broker"].get("problem"))["sources"]["broker"]
+    assert source["problem"].startswith("the broker refuses the connection")
+    bridge.stop()
+
+
 def test_what_the_broker_kept_from_before_is_left_out_and_counted(
     start: Start, broker: Broker, authority: Authority
 ) -> None:

@@ -114,7 +114,7 @@ class Broker:
         self._program = mosquitto()
         folder.mkdir()
         self._folder = folder
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port, self.password_port = free_port(), free_port(), free_port()
         lines = [
             "per_listener_settings true",
             "persistence true",
@@ -130,6 +130,9 @@ class Broker:
                 f"certfile {certificate}",
             ]
             lines += [f"keyfile {key}", "require_certificate true", "use_identity_as_username true"]
+        lines += [f"listener {self.password_port} 127.0.0.1", f"password_file {folder}/passwords"]
+        create = [str(Path(self._program).with_name("mosquitto_passwd")), "-b", "-c", str(folder / "passwords")]
+        subprocess.run([shutil.which("mosquitto_passwd") or create[0], *create[1:], "bridge", "sesame"], check=True)
         if os.geteuid() == 0:
             lines.insert(0, "user root")  # it would become a user who cannot read the test's files
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
@@ -193,6 +196,10 @@ class Bridge:
 
     def recipe(self) -> dict[str, Any]:
         recipe: dict[str, Any] = yaml.safe_load((PROJECT / "recipe.yaml").read_text(encoding="utf-8"))
+        # As a deployment does for a mapping that names a secret.
+        secrets = {"operations": ["aws.greengrass#GetSecretValue"], "resources": ["broker-password"]}
+        access = recipe["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]
+        access["aws.greengrass.SecretManager"] = {f"{NAME}:secrets:1": secrets}
         return recipe | {"ComponentName": NAME, "ComponentVersion": "1.0.0"}
 
     def start(self, *, wait: bool = True) -> None:

@@ -106,7 +106,12 @@ class MqttClient(Source):
         began, before = time.monotonic(), self.connections
         try:
             while not self.stopping.is_set():
-                self._turn(client)
+                try:
+                    self._turn(client)
+                except SourceError:
+                    # A broker that refuses also closes the connection.
+                    if not self._refusal:
+                        raise
                 if self._refusal:
                     raise SourceError(self._refusal)
                 if self.connections == before and time.monotonic() - began > CONNECT_SECONDS:
