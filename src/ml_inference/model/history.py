@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, get_args
 
@@ -342,6 +342,25 @@ class History:
             rounds[number].append(turn)
         described.append(self._take(rounds, values[begin:]))
         return described[0] if len(described) == 1 else np.concatenate(described)
+
+    def forget(self, machine: str, sources: Iterable[str] | None = None) -> None:
+        """Forget what a machine's past says: it is not the same machine any more, or a sensor of it was no measurement.
+
+        Args:
+            machine: Equipment id.
+            sources: Features of which the windows are forgotten, while the baseline stays, since a fault hardly moves it;
+                None for the whole past.
+        """
+        place = self._places.get(machine)
+        if place is None:
+            return
+        if sources is None:
+            self._moments[place] = 0.0
+            self._baseline[place] = 0.0
+            return
+        for source in sources:
+            if source in self._plan.sensors:
+                self._moments[place, :, :, self._plan.sensors.index(source)] = 0.0
 
     def state(self) -> bytes:
         """Everything that is known, for `restore`: a line of JSON, then arrays of float64 in little-endian order."""

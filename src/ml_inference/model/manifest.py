@@ -19,6 +19,7 @@ from ml_inference.model.fields import Finite, Strict, Value
 from ml_inference.model.over_time import (
     Alarm,
     Condition,
+    Consistency,
     Derived,
     GoldenSequence,
     MeanReference,
@@ -196,6 +197,7 @@ class Manifest(Strict):
             a model that judges the present.
         running: A machine is in operation while all of these hold; None: always.
         derived: Features from the machine's own past; the booster's columns after `features`.
+        consistency: How the sensors of a machine that is well change together.
         golden_sequences: Readings in order with known scores, which guard the derived features.
         source: Where the model came from (a file, a SageMaker archive, a training table); for people.
     """
@@ -217,6 +219,7 @@ class Manifest(Strict):
     horizon_seconds: Seconds | None = None
     running: list[Condition] | None = Field(default=None, min_length=1, max_length=16)
     derived: list[Derived] = Field(default_factory=list, max_length=MAX_FEATURES)
+    consistency: Consistency | None = None
     golden_sequences: list[GoldenSequence] = Field(default_factory=list, max_length=100)
     source: str = Field(default="", max_length=1_024)
 
@@ -263,6 +266,13 @@ class Manifest(Strict):
                     raise ValueError(f"{where} and features differ in {sorted(set(reading.values) ^ names)[:5]}")
                 self._check_values(reading.values, where)
 
+    @model_validator(mode="after")
+    def _compared(self) -> Manifest:
+        unknown = set(self.consistency.features if self.consistency else ()) - set(self.feature_names)
+        if unknown:
+            raise ValueError(f"consistency: there is no feature {min(unknown)!r}")
+        return self
+
     def _check_values(self, values: Mapping[str, Value], where: str) -> None:
         for feature in self.features:
             value = values[feature.name]
@@ -280,7 +290,7 @@ class Manifest(Strict):
     def needs_format_2(self) -> bool:
         """Whether it says anything that a component reading only format 1 could not know."""
         return (
-            any(part is not None for part in (self.alarm, self.horizon_seconds, self.running))
+            any(part is not None for part in (self.alarm, self.horizon_seconds, self.running, self.consistency))
             or bool(self.derived or self.golden_sequences)
             or any(
                 feature.missing_allowed

@@ -10,12 +10,16 @@ import math
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from ml_inference.model.fields import Finite, Interval, NotNegative, Positive, Share, Strict, Value
 
 LONGEST_SECONDS = 400 * 86_400.0
 """Longest window, horizon or time constant: a little over a year."""
+
+MAX_COMPARED = 32
+"""Most sensors of a machine that are compared with one another: the work grows with their square."""
 
 Statistic: TypeAlias = Literal["mean", "std", "slope", "shift", "deviation"]
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
@@ -206,6 +210,46 @@ class MeanReference(Strict):
     spread: Positive
     common: NotNegative = 0.0
     limit: Positive
+
+
+class Consistency(Strict):
+    """How the sensors of a machine that is well change together; the reference for one that breaks all at once.
+
+    A change is a sensor's mean over `fast_seconds` less that over `slow_seconds`.
+
+    Attributes:
+        features: The sensors that are compared.
+        fast_seconds: Time constant of the mean over the last minutes.
+        slow_seconds: Time constant of the mean that it is compared with.
+        settle_seconds: A machine that was started is not looked at for so long: it is warming up.
+        hold_seconds: A sensor counts as broken once it has disagreed for so long.
+        precision: Inverse of the covariance of the sensors' changes.
+        limits: Distance of each sensor's change from what the others' changes explain, in its spread, from which it disagrees.
+        rest: Squared Mahalanobis distance of the other sensors' changes up to which these are usual.
+    """
+
+    features: list[str] = Field(min_length=3, max_length=MAX_COMPARED)
+    fast_seconds: Seconds
+    slow_seconds: Seconds
+    settle_seconds: Seconds
+    hold_seconds: Seconds
+    precision: list[list[Finite]]
+    limits: list[Positive]
+    rest: Positive
+
+    @model_validator(mode="after")
+    def _square(self) -> Consistency:
+        count = len(self.features)
+        if len(self.limits) != count or [len(row) for row in self.precision] != [count] * count:
+            raise ValueError(
+                f"consistency: {count} features need {count} limits and as many rows and columns of precision"
+            )
+        if len(set(self.features)) < count:
+            raise ValueError("consistency: a feature is named twice")
+        matrix = np.array(self.precision)
+        if not np.allclose(matrix, matrix.T, rtol=1e-6) or np.linalg.eigvalsh(matrix).min() <= 0.0:
+            raise ValueError("consistency: precision must be symmetric and positive definite")
+        return self
 
 
 def with_offset(value: str) -> str:

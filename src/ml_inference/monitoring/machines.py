@@ -99,6 +99,10 @@ class Machines(Generic[MachineType]):
         """How many are known."""
         return len(self._known)
 
+    def known_now(self) -> list[MachineType]:
+        """Those that are known; any thread may ask, since a list is made of them in one step."""
+        return list(self._known.values())
+
     def get(self, equipment_id: str) -> MachineType | None:
         """A machine that is remembered."""
         return self._known.get(equipment_id) or self._newcomers.get(equipment_id)

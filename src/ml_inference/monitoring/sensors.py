@@ -187,7 +187,7 @@ class SensorWatch:
         state.evidence[column] = after
         if after < limit or seconds - state.since[column] < reference.wait:
             return False
-        if state.faulty and column in state.faulty:
+        if state.faulty and state.faulty.get(column, INCONSISTENT) != INCONSISTENT:
             return False
         state.faulty = (state.faulty or {}) | {column: reference.reason(state.value[column])}
         return True
@@ -210,7 +210,7 @@ class SensorWatch:
                 faulty = state.faulty or {}
                 if (
                     after >= EVIDENCE
-                    and column not in faulty
+                    and faulty.get(column, INCONSISTENT) == INCONSISTENT
                     and seconds - state.gone_since[column] >= MIN_SECONDS
                     and self._missing_gain[column] > 0.0
                 ):

@@ -130,6 +130,14 @@ class ShiftWatch:
                 found.append(_deviation(column, reference, mean, math.hypot(reference.spread, reference.common)))
         return found
 
+    def distances(self, means: Means) -> dict[int, float]:
+        """How far a machine's long means lie from the usual ones, in spreads, by column; without those not known yet."""
+        return {
+            column: abs(means.means[place] - reference.mean) / math.hypot(reference.spread, reference.common)
+            for column, reference, place in ((*self._references[place], place) for place in self._own)
+            if not math.isnan(means.means[place])
+        }
+
     def of_line(self, machines: Iterable[Means]) -> list[Deviation]:
         """How unusual the means of all machines together are: for each sensor the most unusual window."""
         sums = [0.0] * len(self._references)

@@ -15,7 +15,6 @@ from datetime import timezone, tzinfo
 from typing import Any, NamedTuple
 
 from ml_inference.model.manifest import Manifest
-from ml_inference.model.over_time import holds
 from ml_inference.monitoring.alarms import (
     DRIFT,
     EQUIPMENT,
@@ -31,11 +30,13 @@ from ml_inference.monitoring.alarms import (
     probability,
     weight,
 )
+from ml_inference.monitoring.consistency import ConsistencyWatch, Course
 from ml_inference.monitoring.machines import Machine, Machines
 from ml_inference.monitoring.normal import Normal
-from ml_inference.monitoring.sensors import SensorState, SensorWatch
+from ml_inference.monitoring.sensors import INCONSISTENT, SensorState, SensorWatch
 from ml_inference.monitoring.shift import CLOSE_SHARE, Deviation, Means, ShiftWatch
 from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
+from ml_inference.monitoring.standstill import Standstill
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
 
 OFF = "off"
@@ -55,6 +56,11 @@ REASON_MEMORY = 0.2
 """Weight of one explanation before the alarm opens; within the alarm all count alike."""
 NEAR = 1.5
 """Log-odds below the opening level from which on reasons are gathered."""
+RATE_SECONDS = 1_800.0
+"""A machine's rate is compared after so much regular reporting."""
+SLOWER, FASTER = 4.0, 300.0
+"""Times the interval between readings may differ from the measured one. Readings that come more often say the same (the shipped
+model was measured at two minutes and evaluated at a second); of rarer ones an alarm may have too few to open in time."""
 REASONS = 3
 BASE_SHARE = 1.0
 """Added to a sensor's share of the contributions before it is weighed by how unusual the sensor is: where several move
@@ -75,10 +81,12 @@ class WatchedMachine(Machine):
         unexplained: Normal readings since the latest explanation.
         explanation: The latest explanation of an abnormal reading, as it was given.
         own: What is normal for its sensors; None before its first reading with this model.
+        course: How its sensors went together lately; None before its first reading with this model.
         means: Its means over time; None before its first reading with this model.
     """
 
     __slots__ = (
+        "course",
         "explained",
         "explained_at",
         "explanation",
@@ -105,6 +113,7 @@ class WatchedMachine(Machine):
         self.explanation: Any = None
         self.means: Means | None = None
         self.own: Normal | None = None
+        self.course: Course | None = None
 
 
 @dataclass(slots=True)
@@ -219,6 +228,10 @@ class Watch:
         return self._rules is not None
 
     @property
+    def _model(self) -> tuple[str, str]:
+        return self._manifest.name, self._manifest.version
+
+    @property
     def rules(self) -> Rules | None:
         """The rules in force; None where the model has no alarm section."""
         return self._rules
@@ -226,18 +239,18 @@ class Watch:
     def swap(self, manifest: Manifest) -> None:
         """Watch with another model: alarms, states and, where the features are the same, sensors go on."""
         self._manifest = manifest
-        self._model = (manifest.name, manifest.version)
         self._sensors = SensorWatch(manifest.features)
         self._shift = ShiftWatch(manifest.features)
+        self._consistency = ConsistencyWatch(manifest.consistency, manifest.features)
         self._shifts: list[tuple[str, Deviation]] = []
         names = manifest.feature_names
         self._withholdable = frozenset(column for column, one in enumerate(manifest.features) if one.withholdable)
-        self._running = [(names.index(one.feature), one) for one in manifest.running or ()]
+        self._standstill = Standstill(manifest)
         sources = [names.index(one.source) for one in manifest.derived]
         self._sources = [*range(len(names)), *sources]
         if names != self._feature_names:
             for machine in self.machines:
-                machine.sensors = machine.normal = machine.reasons = machine.own = None
+                machine.sensors = machine.normal = machine.reasons = machine.own = machine.course = None
             for alarm in self.book:
                 if alarm.kind == SENSOR and alarm.sensor not in names:
                     self._events.append(self.book.close(alarm, self._now))
@@ -247,6 +260,8 @@ class Watch:
         for machine in self.machines:
             machine.means = None
         self._feature_names = names
+        for machine in self.machines:
+            self._compare_anew(machine)
         self.set(self._settings)
 
     def set(self, settings: AlarmSettings) -> None:
@@ -305,7 +320,7 @@ class Watch:
         state = machine.sensors
         if state is None:
             state = machine.sensors = self._sensors.state()
-        off = self._is_off(values, state) if self._running else None
+        off = self._standstill.off(values, state, machine.course) if self._standstill.known else None
         quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
             equipment_id, self.maintenance, self._settings.maintenance
         )
@@ -318,19 +333,68 @@ class Watch:
             self._become_known(machine, state, step, seconds)
         suspicious = begins_anew = False
         if self._sensors.active and not quiet:
-            if state.faulty and any(column in state.faulty for column, _ in self._running):
+            if self._standstill.uncertain(state):
                 # Whether it stands still cannot be known: only the faulty sensors are looked at, for whether they are well.
-                held = [column for column in range(len(values)) if column not in state.faulty]
+                held = [column for column in range(len(values)) if column not in (state.faulty or ())]
             changes, suspicious = self._sensors.look(state, values, seconds, off=bool(off), held=held)
             if changes:
                 for change in changes:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
                 begins_anew = any(change.reason is not None for change in changes)
+            if self._consistency.active and valid:
+                disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
+                suspicious |= disagrees
+                begins_anew |= found
         seen = self._seen(machine, seconds, step, values)
         seen.off, seen.quiet, seen.suspicious, seen.begins_anew = off, quiet, suspicious, begins_anew
         if self._shift.active and valid and seen.learns and machine.known:
             self._compare(machine, seconds, seen.values)
         return seen
+
+    def _look_at_course(
+        self, machine: WatchedMachine, state: SensorState, seconds: float, values: Sequence[float], *, off: bool
+    ) -> tuple[bool, bool]:
+        """Compare a machine's sensors with one another.
+
+        Returns:
+            Whether one of them disagrees, so that it may be no measurement, and whether it was found faulty now.
+        """
+        course = machine.course
+        if course is None:
+            course = machine.course = Course()
+        faulty = state.faulty or {}
+        if any(reason != INCONSISTENT for reason in faulty.values()):
+            course.begin_anew()  # what is no measurement cannot be compared
+            if INCONSISTENT not in faulty.values():
+                course.broken = None
+            return False, False
+        well = self.book.find(EQUIPMENT, machine.equipment_id) is None
+        column = self._consistency.add(course, seconds, values, state.evidence, off=off, well=well)
+        if column is None:
+            return course.suspect >= 0, False
+        reason = INCONSISTENT if course.broken is not None else None
+        if reason is None:
+            faulty = {key: value for key, value in faulty.items() if key != column}
+        else:
+            faulty = faulty | {column: reason}
+        state.faulty = faulty or None
+        self._sensor_changed(machine, column, reason, seconds)
+        return False, reason is not None
+
+    def _compare_anew(self, machine: WatchedMachine) -> None:
+        """Another model: what disagreed by the old one goes on only if the new one can tell when it is over."""
+        course, state = machine.course, machine.sensors
+        if course is None:
+            return
+        course.begin_anew()
+        if course.broken is None or self._consistency.fits(course.broken):
+            return
+        course.broken = None
+        for column, reason in list((state.faulty or {}).items() if state else ()):
+            if reason == INCONSISTENT and state is not None:
+                left = {key: value for key, value in (state.faulty or {}).items() if key != column}
+                state.faulty = left or None
+                self._sensor_changed(machine, column, None, self._now)
 
     def faulty(self, equipment_id: str) -> frozenset[int]:
         """Columns of a machine whose sensors are faulty and which the model can do without."""
@@ -361,11 +425,6 @@ class Watch:
             )
         return seen
 
-    def _is_off(self, values: Sequence[float], state: SensorState) -> bool:
-        faulty = state.faulty or ()
-        # What a broken sensor says is no reason to believe that a machine stands still.
-        return not all(column in faulty or holds(condition, values[column]) for column, condition in self._running)
-
     def _become_known(self, machine: WatchedMachine, state: SensorState, step: float, seconds: float) -> None:
         """Count valid time; once that makes the machine known, what has failed before is told."""
         self.machines.count_valid(machine, step)
@@ -379,7 +438,11 @@ class Watch:
         if reason is None:
             if alarm is not None:
                 self._events.append(self.book.close(alarm, seconds))
-        elif alarm is None and machine.known and not self._is_shelved(machine.equipment_id):
+        elif alarm is not None:
+            if alarm.reason != reason:  # what is stuck now may have been inconsistent before
+                alarm.reason = reason
+                self._events.append(self.book.event(alarm, UPDATED, seconds))
+        elif machine.known and not self._is_shelved(machine.equipment_id):
             _, event = self.book.open(
                 SENSOR, machine.equipment_id, seconds, sensor=name, reason=reason, model=self._model
             )
@@ -564,11 +627,13 @@ class Watch:
             return share * (1.0 if own is None else own.unusual(column))
 
         largest = sorted(range(len(grown)), key=weight_of, reverse=True)
-        if own is not None and len(largest) > 1:
-            # A sensor that the model finds explained by another (a high load by its heat) contributes little. The one that left
-            # the machine's own normal the most is named, too.
-            farthest = max(largest[1:], key=own.unusual)
-            if own.unusual(farthest) > own.unusual(largest[1]):
+        if len(largest) > 1:
+            # A sensor that the model finds explained by another (a high load by its heat) contributes little. So the one that
+            # reads the least like those of machines that are well is named, too.
+            unusual = self._shift.distances(machine.means) if machine.means is not None else {}
+            unusual = unusual or {column: 1.0 if own is None else own.unusual(column) for column in largest}
+            farthest = max(largest[1:], key=lambda column: unusual.get(column, 0.0))
+            if unusual.get(farthest, 0.0) > unusual.get(largest[1], 0.0):
                 largest.remove(farthest)
                 largest.insert(1, farthest)
         largest = largest[:REASONS]
@@ -639,6 +704,23 @@ class Watch:
             kinds[alarm.kind] = kinds.get(alarm.kind, 0) + 1
         return {"open": kinds, "machines": len(self.machines), "silent": len(self._silent)}
 
+    @property
+    def rate_problem(self) -> str | None:
+        """Readings that come at quite another rate than those that the model's alarm levels were measured at."""
+        measured = None if self._manifest.alarm is None else self._manifest.alarm.measured.interval_seconds
+        intervals = sorted(
+            machine.habit.interval for machine in self.machines.known_now() if machine.habit.regular >= RATE_SECONDS
+        )
+        if measured is None or not intervals:
+            return None
+        usual = intervals[len(intervals) // 2]
+        if measured / FASTER <= usual <= measured * SLOWER:
+            return None
+        return (
+            f"a machine reports every {usual:.3g} s, the model's alarm levels were measured at a reading every {measured:.3g} s: "
+            "their figures may not hold; train on data at this rate, or change the rate"
+        )
+
     def shifts(self) -> list[dict[str, Any]] | None:
         """The line's sensors that read most unusually, for the health message; None where nothing is compared."""
         if not self._shift.active:
@@ -668,8 +750,14 @@ class Watch:
         """Let no alarm of a machine open, and tell nothing of open ones but their end, for some seconds; 0 to end that."""
         self._set_aside(self.shelved, equipment_id, seconds)
 
-    def maintain(self, equipment_id: str, seconds: float) -> None:
-        """A machine is under maintenance for some seconds: its alarms close and nothing is learnt; 0 to end that."""
+    def maintain(self, equipment_id: str, seconds: float, *, new_baseline: bool = False) -> None:
+        """A machine is under maintenance for some seconds: its alarms close and nothing is learnt; 0 to end that.
+
+        Args:
+            equipment_id: The machine.
+            seconds: From now on.
+            new_baseline: Whether what is normal for this machine is to be learnt anew: it is not the same one any more.
+        """
         self._set_aside(self.maintenance, equipment_id, seconds)
         if seconds > 0.0:
             for alarm in self.book:
@@ -679,6 +767,12 @@ class Watch:
             if machine is not None:
                 machine.odds = math.nan
                 machine.reasons, machine.explained = None, 0
+                # Its alarms are closed: a sensor that is still broken is found again.
+                machine.course = None
+                if machine.sensors is not None:
+                    machine.sensors = self._sensors.state()
+                if new_baseline:
+                    machine.own = machine.means = machine.normal = None
 
     # Over a restart.
 
@@ -706,7 +800,7 @@ class Watch:
         same = tuple(state["features"]) == self._feature_names
         for kept in state["machines"]:
             machine = WatchedMachine(kept["id"])
-            _restore_machine(machine, kept, self._sensors.state() if same else None)
+            self._restore_machine(machine, kept, same=same)
             self.machines.restore(machine)
         for kept in state["alarms"]:
             self.book.restore(_alarm_of(kept))
@@ -736,9 +830,15 @@ class Watch:
             self.book.restore(_alarm_of(line["alarm"]))
         if line["machine"] is not None:
             machine = self.machines.get(line["machine"]["id"]) or WatchedMachine(line["machine"]["id"])
-            _restore_machine(machine, line["machine"], self._sensors.state())
+            self._restore_machine(machine, line["machine"])
             self.machines.restore(machine)
         self._now = max(self._now, float(line["now"]))
+
+    def _restore_machine(self, machine: WatchedMachine, kept: Mapping[str, Any], *, same: bool = True) -> None:
+        _restore_machine(machine, kept, self._sensors.state() if same else None)
+        if same and "inconsistent" in kept:
+            machine.course = self._consistency.restored(kept["inconsistent"])
+            self._compare_anew(machine)
 
     def _set_aside(self, aside: dict[str, float], equipment_id: str, seconds: float) -> None:
         if seconds > 0.0:
@@ -787,6 +887,8 @@ def _machine_state(machine: WatchedMachine) -> dict[str, Any]:
             for column, reason in sensors.faulty.items()
         }
         kept["off"] = sensors.off
+        if machine.course is not None and machine.course.broken is not None:
+            kept["inconsistent"] = machine.course.broken.as_state()
     return kept
 
 

@@ -199,6 +199,11 @@ class Pipeline:
         self._watch.tick(elapsed)
         return self._watch.events()
 
+    def forget(self, equipment_id: str) -> None:
+        """Let a machine's past begin anew: it is not the same one any more."""
+        if self._history is not None:
+            self._history.forget(equipment_id)
+
     def score(self, decoded: Decoded) -> Outcome:
         """Score a message that is already taken apart."""
         return self.score_many((decoded,))[0]
@@ -354,6 +359,8 @@ class Pipeline:
             if watch is None:
                 return _Waiting(item, arrival.text, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
+            if seen.begins_anew:
+                self._unlearn(item.equipment_id, watch)
             return _Waiting(item, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
         if watch is None or not watch.watches_sensors:
             return item
@@ -363,11 +370,19 @@ class Pipeline:
         timestamp, values = raw
         seconds = arrival.seconds if timestamp is None else epoch(timestamp)
         seen = watch.observe(item.equipment_id, seconds, values, clock=arrival.seconds, valid=False)
+        if seen.begins_anew:
+            self._unlearn(item.equipment_id, watch)
         # A sensor that is known to be faulty takes nothing with it, if the model can do without.
         reading = self._decoder.without(item, watch.faulty(item.equipment_id))
         if reading is None:
             return item
         return _Waiting(reading, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
+
+    def _unlearn(self, equipment_id: str, watch: Watch) -> None:
+        """What a sensor said until it was found faulty is no part of the machine's past."""
+        if self._history is not None:
+            names = self._model.manifest.feature_names
+            self._history.forget(equipment_id, [names[column] for column in watch.faulty(equipment_id)])
 
     def _rows(self, waiting: Sequence[_Waiting]) -> list[Sequence[float]]:
         """The booster's rows: features, then what the machines' pasts say."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,11 +58,12 @@ class Shelve(_Request):
 
 
 class Maintenance(_Request):
-    """A machine is under maintenance for some seconds; 0 ends that."""
+    """A machine is under maintenance for some seconds; 0 ends that. With `new_baseline` its past is forgotten."""
 
     action: Literal["maintenance"]
     equipment_id: Annotated[str, Field(max_length=128)]
     seconds: _Duration
+    new_baseline: bool = False
 
 
 class ListAlarms(_Request):
@@ -87,6 +88,10 @@ MAX_LISTED = 20
 """Alarms or machines in one reply: nucleus lite's frames are small."""
 
 
+def _nothing(_: str) -> None:
+    """Where machines have no past."""
+
+
 class Control:
     """Does what requests ask for. Used by the thread that scores.
 
@@ -101,13 +106,20 @@ class Control:
         self._feedback = directory / "false-alarms.jsonl"
         self.false_alarms = 0
 
-    def handle(self, payload: bytes, watch: Watch | None, quality: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def handle(
+        self,
+        payload: bytes,
+        watch: Watch | None,
+        quality: Mapping[str, Any] | None = None,
+        forget: Callable[[str], None] = _nothing,
+    ) -> dict[str, Any]:
         """Do what a request asks for.
 
         Args:
             payload: JSON in UTF-8.
             watch: What is known of the machines; None where the model says nothing of time.
             quality: Figures by machine, worst first.
+            forget: Lets the past of a machine begin anew.
 
         Returns:
             The reply.
@@ -130,7 +142,7 @@ class Control:
             case Shelve():
                 watch.shelve(request.equipment_id, request.seconds)
             case Maintenance():
-                watch.maintain(request.equipment_id, request.seconds)
+                self._maintain(request, watch, forget)
             case ListAlarms():
                 every = sorted(watch.book, key=lambda alarm: -alarm.opened)
                 reply["open"] = len(every)
@@ -143,6 +155,12 @@ class Control:
                 reply["machines"] = dict(named[request.start : request.start + MAX_LISTED])
                 reply["of"] = len(named)
         return reply
+
+    @staticmethod
+    def _maintain(request: Maintenance, watch: Watch, forget: Callable[[str], None]) -> None:
+        watch.maintain(request.equipment_id, request.seconds, new_baseline=request.new_baseline)
+        if request.new_baseline:
+            forget(request.equipment_id)
 
     def _keep(self, request: FalseAlarm, watch: Watch) -> None:
         """Count a false alarm and keep it for the next training."""

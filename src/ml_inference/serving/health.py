@@ -171,6 +171,7 @@ class Health:
             "control": self._requests.problem,
             "alarms": self._without_effect(),
             "quality": worker.quality_problem if worker else None,
+            "rate": worker.rate_problem if worker else None,
             "memory": worker.problem if worker else None,
             "model": self._models.problem,
             "challenger": self._models.challenger_problem,

@@ -149,7 +149,8 @@ class Worker:
 
         def change() -> None:
             if self._control:
-                reply(self._control.handle(payload, self._pipeline.watch, self._pipeline.truth.machines()))
+                pipeline = self._pipeline
+                reply(self._control.handle(payload, pipeline.watch, pipeline.truth.machines(), pipeline.forget))
             self._tell(self._pipeline.tick(0.0))
 
         self._changes.append(change)
@@ -209,6 +210,12 @@ class Worker:
         """What the line's own label says is worse than the model promises."""
         alarm = self._pipeline.model.manifest.alarm
         return None if alarm is None else self._pipeline.truth.problem(alarm.measured)
+
+    @property
+    def rate_problem(self) -> str | None:
+        """What is wrong with the rate of readings for this model's alarms; None if nothing is."""
+        watch = self._pipeline.watch
+        return None if watch is None else watch.rate_problem
 
     @property
     def problem(self) -> str | None:

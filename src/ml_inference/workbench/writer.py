@@ -36,7 +36,7 @@ from ml_inference.model.manifest import (
     ModelError,
     dump_manifest,
 )
-from ml_inference.model.over_time import Alarm, Condition, Derived, GoldenSequence, TimedReading
+from ml_inference.model.over_time import Alarm, Condition, Consistency, Derived, GoldenSequence, TimedReading
 from ml_inference.model.scorer import Scorer
 from ml_inference.offline.tables import Dialect
 
@@ -88,6 +88,7 @@ def write_model(
     horizon_seconds: float | None = None,
     running: Sequence[Condition] = (),
     derived: Sequence[Derived] = (),
+    consistency: Consistency | None = None,
     sequences: Sequence[MachineReadings] = (),
     source: str = "",
     created: datetime | None = None,
@@ -114,6 +115,7 @@ def write_model(
         horizon_seconds: See `Manifest`.
         running: See `Manifest`; empty for always.
         derived: See `Manifest`; the booster's columns after `features`.
+        consistency: See `Manifest`.
         sequences: Become the golden sequences.
         source: Where the model comes from, for people.
         created: With a time zone; now, where it is left out.
@@ -152,6 +154,7 @@ def write_model(
             horizon_seconds=horizon_seconds,
             running=list(running) or None,
             derived=list(derived),
+            consistency=consistency,
             golden=_golden(scorer, features, _chosen(scorer, features, rows, len(derived)), len(derived)),
             golden_sequences=[_golden_sequence(scorer, one, features, derived, running) for one in sequences],
             source=source,

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from ml_inference.model.bundle import parse_booster
 from ml_inference.model.manifest import Feature, Manifest
+from ml_inference.model.over_time import Consistency
 from ml_inference.model.scorer import Scorer
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.alarms import Alarms, replay
+from ml_inference.workbench.training.consistency import consistency_of
 from ml_inference.workbench.training.contribution import Contribution, contributed
 from ml_inference.workbench.training.data import Data, load_data
 from ml_inference.workbench.training.episodes import EQUIPMENT, SENSOR, within
@@ -226,6 +228,7 @@ def write(training: Training, directory: Path, *, name: str, version: str, metri
         horizon_seconds=training.request.horizon,
         running=training.request.running,
         derived=training.inputs.derived,
+        consistency=_consistency(training),
         sequences=_sequences(training),
         source=f"trained on {training.request.title}"[:1024],
     )
@@ -255,6 +258,29 @@ def _described(training: Training) -> list[Feature]:
     )
     # A category is no measurement that could be stuck or drift.
     return [one if one.categories else new for one, new in zip(features, described, strict=True)]
+
+
+def _consistency(training: Training) -> Consistency | None:
+    """How the sensors of machines that are well change together."""
+    data, table, rows = training.data, training.operation.table, training.split.whole
+    if table is None or data.machines is None or data.seconds is None or training.judging is None:
+        return None
+    # A fault that nobody has noticed yet is to be none of a sensor's: it counts from its label on.
+    episodes = [
+        one if one.kind == SENSOR or one.label is None else replace(one, onset=one.label)
+        for one in training.operation.episodes
+    ]
+    well = np.empty(len(data.values), dtype=bool)
+    well[table.rows] = ~(within(table, episodes, SENSOR) | within(table, episodes, EQUIPMENT))
+    running = training.operation.running
+    return consistency_of(
+        data.choice.features,
+        _as_written(data.values[rows]),
+        data.machines[rows],
+        data.seconds[rows],
+        well=well[rows],
+        off=None if running is None else ~running[rows],
+    )
 
 
 def _as_written(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
