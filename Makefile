@@ -43,11 +43,17 @@ coverage: $(READY)  ## the floor under the branch coverage of what runs on a dev
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(READY)  ## the benchmarks, each a comparison in one run
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(READY) .bench/.ready  ## the whole component beside an echo, in turns: ten minutes; QUICK=1: two
+	@PYTHONPATH=benchmarks $(BIN)/python -m speed --python .bench/bin/python $(if $(QUICK),--quick)
+
+# What a device installs, and nothing else.
+.bench/.ready: requirements.lock $(READY)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .bench
+	@$(BIN)/uv pip install --quiet --python .bench/bin/python --require-hashes -r requirements.lock
+	@touch $@
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .sandbox .evaluation greengrass-build wheelhouse components/*/greengrass-build components/*/wheelhouse \
+	rm -rf $(VENV) .bench .sandbox .evaluation greengrass-build wheelhouse components/*/greengrass-build components/*/wheelhouse \
 		.mypy_cache .ruff_cache .hypothesis
 
 include $(wildcard make/*.mk)

@@ -7,6 +7,7 @@ A bad message, a bad new model, a bad new configuration, a missing permission or
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import platform
@@ -428,6 +429,8 @@ class Component:
             offer=self._outputs.offer,
             monotonic=self._monotonic,
         )
+        # What has been imported stays for good: looking through all of it now and then would hold up a result for 10 ms and more.
+        gc.freeze()
         self._worker.start()
         self._subscription.want(configuration.input_topic, self._settings.kept_input_topic())
         self._requests.want(configuration.control_topic)
