@@ -132,4 +132,4 @@ def test_a_single_reading_is_scored_without_xgboost_and_a_batch_with_it(monkeypa
     monkeypatch.setattr(xgboost.Booster, "inplace_predict", None)
     assert [scorer.score([row])[0] for row in rows] == pytest.approx(together, abs=TOLERANCE)
     with pytest.raises(TypeError):
-        scorer.score(rows)
+        scorer.score(rows * 5)
