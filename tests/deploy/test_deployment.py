@@ -112,7 +112,7 @@ def test_the_first_deployment_needs_no_manual_step_and_at_most_300_mib(first_dev
 def test_six_sensors_go_in_and_predictions_come_out_for_every_machine(
     device: BackgroundNucleus, built: dict[str, Path], local: bool
 ) -> None:
-    results, cloud = device.watch("ml/inference/result"), device.iot_core.watch("greengrass/ml/inference/#")
+    results, cloud = device.watch("ml/inference/result"), device.iot_core.watch("greengrass/ml/inference/+")
     component = device.deploy(built["inference"], local=local)
     device.deploy(built["simulator"], local=local, configuration={"merge": {"Machines": 3, "RateHz": 5}})
     machines: set[str] = set()
