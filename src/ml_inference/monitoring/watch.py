@@ -194,6 +194,46 @@ class AlarmSettings:
     zone: tzinfo = timezone.utc
 
 
+@dataclass(frozen=True, slots=True)
+class Detectors:
+    """What a model brings to watch machines with.
+
+    Attributes:
+        manifest: The model's.
+        names: Its features.
+        sensors: Finds stuck, saturated and missing sensors.
+        shift: Compares means with the training data's.
+        consistency: Finds a sensor that disagrees with the others.
+        standstill: Tells a machine that stands still.
+        withholdable: Columns that the model can do without.
+        sources: For each column of the booster the column of the reading that it is made of.
+    """
+
+    manifest: Manifest
+    names: tuple[str, ...]
+    sensors: SensorWatch
+    shift: ShiftWatch
+    consistency: ConsistencyWatch
+    standstill: Standstill
+    withholdable: frozenset[int]
+    sources: Sequence[int]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Detectors:
+        """Those of a model."""
+        features, names = manifest.features, manifest.feature_names
+        return cls(
+            manifest,
+            names,
+            SensorWatch(features),
+            ShiftWatch(features),
+            ConsistencyWatch(manifest.consistency, features),
+            Standstill(manifest),
+            frozenset(column for column, feature in enumerate(features) if feature.withholdable),
+            [*range(len(names)), *(names.index(one.source) for one in manifest.derived)],
+        )
+
+
 class Watch:
     """Watches machines with one model at a time. Not thread-safe.
 
@@ -214,8 +254,9 @@ class Watch:
         self._compared = -math.inf
         self._events: list[Event] = []
         self._silent: frozenset[str] = frozenset()
-        self._feature_names: tuple[str, ...] = ()
-        self.swap(manifest)
+        self._shifts: list[tuple[str, Deviation]] = []
+        self._detectors = Detectors.of(manifest)
+        self.set(self._settings)
 
     @property
     def now(self) -> float:
@@ -229,7 +270,7 @@ class Watch:
 
     @property
     def _model(self) -> tuple[str, str]:
-        return self._manifest.name, self._manifest.version
+        return self._detectors.manifest.name, self._detectors.manifest.version
 
     @property
     def rules(self) -> Rules | None:
@@ -238,36 +279,24 @@ class Watch:
 
     def swap(self, manifest: Manifest) -> None:
         """Watch with another model: alarms, states and, where the features are the same, sensors go on."""
-        self._manifest = manifest
-        self._sensors = SensorWatch(manifest.features)
-        self._shift = ShiftWatch(manifest.features)
-        self._consistency = ConsistencyWatch(manifest.consistency, manifest.features)
-        self._shifts: list[tuple[str, Deviation]] = []
         names = manifest.feature_names
-        self._withholdable = frozenset(column for column, one in enumerate(manifest.features) if one.withholdable)
-        self._standstill = Standstill(manifest)
-        sources = [names.index(one.source) for one in manifest.derived]
-        self._sources = [*range(len(names)), *sources]
-        if names != self._feature_names:
+        if names != self._detectors.names:
             for machine in self.machines:
                 machine.sensors = machine.normal = machine.reasons = machine.own = machine.course = None
             for alarm in self.book:
                 if alarm.kind == SENSOR and alarm.sensor not in names:
                     self._events.append(self.book.close(alarm, self._now))
-        else:
-            for machine in self.machines:
-                machine.normal = None
+        self._detectors = Detectors.of(manifest)
+        self._shifts.clear()
         for machine in self.machines:
-            machine.means = None
-        self._feature_names = names
-        for machine in self.machines:
+            machine.normal = machine.means = None
             self._compare_anew(machine)
         self.set(self._settings)
 
     def set(self, settings: AlarmSettings) -> None:
         """Watch by other settings."""
         self._settings = settings
-        alarm = self._manifest.alarm
+        alarm = self._detectors.manifest.alarm
         self._rules = None
         if alarm is not None:
             opens = alarm.open_score if settings.open_score is None else settings.open_score
@@ -319,8 +348,10 @@ class Watch:
         step = machine.advance(seconds)
         state = machine.sensors
         if state is None:
-            state = machine.sensors = self._sensors.state()
-        off = self._standstill.off(values, state, machine.course) if self._standstill.known else None
+            state = machine.sensors = self._detectors.sensors.state()
+        off = (
+            self._detectors.standstill.off(values, state, machine.course) if self._detectors.standstill.known else None
+        )
         quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
             equipment_id, self.maintenance, self._settings.maintenance
         )
@@ -332,22 +363,22 @@ class Watch:
         if valid and not machine.known:
             self._become_known(machine, state, step, seconds)
         suspicious = begins_anew = False
-        if self._sensors.active and not quiet:
-            if self._standstill.uncertain(state):
+        if self._detectors.sensors.active and not quiet:
+            if self._detectors.standstill.uncertain(state):
                 # Whether it stands still cannot be known: only the faulty sensors are looked at, for whether they are well.
                 held = [column for column in range(len(values)) if column not in (state.faulty or ())]
-            changes, suspicious = self._sensors.look(state, values, seconds, off=bool(off), held=held)
+            changes, suspicious = self._detectors.sensors.look(state, values, seconds, off=bool(off), held=held)
             if changes:
                 for change in changes:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
                 begins_anew = any(change.reason is not None for change in changes)
-            if self._consistency.active and valid:
+            if self._detectors.consistency.active and valid:
                 disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
                 suspicious |= disagrees
                 begins_anew |= found
         seen = self._seen(machine, seconds, step, values)
         seen.off, seen.quiet, seen.suspicious, seen.begins_anew = off, quiet, suspicious, begins_anew
-        if self._shift.active and valid and seen.learns and machine.known:
+        if self._detectors.shift.active and valid and seen.learns and machine.known:
             self._compare(machine, seconds, seen.values)
         return seen
 
@@ -369,7 +400,7 @@ class Watch:
                 course.broken = None
             return False, False
         well = self.book.find(EQUIPMENT, machine.equipment_id) is None
-        column = self._consistency.add(course, seconds, values, state.evidence, off=off, well=well)
+        column = self._detectors.consistency.add(course, seconds, values, state.evidence, off=off, well=well)
         if column is None:
             return course.suspect >= 0, False
         reason = INCONSISTENT if course.broken is not None else None
@@ -387,7 +418,7 @@ class Watch:
         if course is None:
             return
         course.begin_anew()
-        if course.broken is None or self._consistency.fits(course.broken):
+        if course.broken is None or self._detectors.consistency.fits(course.broken):
             return
         course.broken = None
         for column, reason in list((state.faulty or {}).items() if state else ()):
@@ -401,26 +432,26 @@ class Watch:
         machine = self.machines.get(equipment_id)
         if machine is None or machine.sensors is None or not machine.sensors.faulty:
             return frozenset()
-        return self._withholdable & frozenset(machine.sensors.faulty)
+        return self._detectors.withholdable & frozenset(machine.sensors.faulty)
 
     @property
     def watches_sensors(self) -> bool:
         """Whether rejected readings are of use."""
-        return self._sensors.active
+        return self._detectors.sensors.active
 
     def _seen(self, machine: WatchedMachine, seconds: float, step: float | None, values: Sequence[float]) -> Seen:
         seen = Seen(machine, seconds, step, values)
         state = machine.sensors
         if state is not None and state.faulty:
-            seen.sensors = self._sensors.reasons(state)
-            withheld = self._withholdable & state.faulty.keys()
+            seen.sensors = self._detectors.sensors.reasons(state)
+            withheld = self._detectors.withholdable & state.faulty.keys()
             if withheld:
                 seen.values = [math.nan if column in withheld else value for column, value in enumerate(values)]
         # One sum is cheaper than a look at each value; all of them are finite or NaN.
         if math.isnan(sum(seen.values)):
             seen.missing = tuple(
                 name
-                for name, value in zip(self._feature_names, seen.values, strict=True)
+                for name, value in zip(self._detectors.names, seen.values, strict=True)
                 if value != value  # noqa: PLR0124
             )
         return seen
@@ -433,7 +464,7 @@ class Watch:
                 self._sensor_changed(machine, column, reason, seconds)
 
     def _sensor_changed(self, machine: WatchedMachine, column: int, reason: str | None, seconds: float) -> None:
-        name = self._feature_names[column]
+        name = self._detectors.names[column]
         alarm = self.book.find(SENSOR, machine.equipment_id, name)
         if reason is None:
             if alarm is not None:
@@ -453,25 +484,25 @@ class Watch:
     def _compare(self, machine: WatchedMachine, seconds: float, values: Sequence[float]) -> None:
         """Set a machine's means against the training data."""
         if machine.means is None:
-            machine.means = self._shift.state()
-        if not self._shift.add(machine.means, seconds, values):
+            machine.means = self._detectors.shift.state()
+        if not self._detectors.shift.add(machine.means, seconds, values):
             return
-        for found in self._shift.of_machine(machine.means):
-            name = self._feature_names[found.column]
+        for found in self._detectors.shift.of_machine(machine.means):
+            name = self._detectors.names[found.column]
             # Where all machines read differently it is no matter of this one.
             if self.book.find(DRIFT, "", name) is None or found.share < 1.0:
                 self._drifts(machine.equipment_id, found, seconds)
 
     def _compare_line(self, now: float) -> None:
         known = [one.means for one in self.machines if one.known and one.means is not None]
-        deviations = self._shift.of_line(known)
+        deviations = self._detectors.shift.of_line(known)
         if len(known) > 1:  # the line of one machine is that machine
             for found in deviations:
                 self._drifts("", found, now)
         self._shifts = sorted((("", found) for found in deviations), key=lambda pair: -pair[1].share)
 
     def _drifts(self, equipment_id: str, found: Deviation, seconds: float) -> None:
-        name = self._feature_names[found.column]
+        name = self._detectors.names[found.column]
         alarm = self.book.find(DRIFT, equipment_id, name)
         if alarm is not None:
             if found.share < CLOSE_SHARE:
@@ -517,7 +548,7 @@ class Watch:
                 machine.odds += weight(seen.step, rules.smoothing_seconds) * (odds - machine.odds)
             near = machine.odds >= rules.opens - NEAR or alarm is not None
             if machine.own is None:
-                machine.own = Normal(len(self._feature_names))
+                machine.own = Normal(len(self._detectors.names))
             machine.own.add(seen.seconds, seen.values, learn=not near)
             if near and seen.seconds - machine.explained_at >= REASON_SECONDS:
                 self._gather(machine, seen, explain, alarm)
@@ -608,8 +639,8 @@ class Watch:
 
     def by_sensor(self, contributions: Sequence[float]) -> array[float]:
         """Contributions of the booster's columns, those of derived features added to their sensors'."""
-        sums = array("d", bytes(8 * len(self._feature_names)))
-        for column, value in zip(self._sources, contributions, strict=True):
+        sums = array("d", bytes(8 * len(self._detectors.names)))
+        for column, value in zip(self._detectors.sources, contributions, strict=True):
             sums[column] += float(value)
         return sums
 
@@ -630,14 +661,14 @@ class Watch:
         if len(largest) > 1:
             # A sensor that the model finds explained by another (a high load by its heat) contributes little. So the one that
             # reads the least like those of machines that are well is named, too.
-            unusual = self._shift.distances(machine.means) if machine.means is not None else {}
+            unusual = self._detectors.shift.distances(machine.means) if machine.means is not None else {}
             unusual = unusual or {column: 1.0 if own is None else own.unusual(column) for column in largest}
             farthest = max(largest[1:], key=lambda column: unusual.get(column, 0.0))
             if unusual.get(farthest, 0.0) > unusual.get(largest[1], 0.0):
                 largest.remove(farthest)
                 largest.insert(1, farthest)
         largest = largest[:REASONS]
-        features = self._manifest.features
+        features = self._detectors.manifest.features
         return tuple(
             Reason(
                 features[column].name,
@@ -669,7 +700,7 @@ class Watch:
         if now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
-        if self._shift.active and now - self._compared >= COMPARE_SECONDS:
+        if self._detectors.shift.active and now - self._compared >= COMPARE_SECONDS:
             self._compared = now
             self._compare_line(now)
         if self._settings.silence_seconds == 0.0:
@@ -707,7 +738,9 @@ class Watch:
     @property
     def rate_problem(self) -> str | None:
         """Readings that come at quite another rate than those that the model's alarm levels were measured at."""
-        measured = None if self._manifest.alarm is None else self._manifest.alarm.measured.interval_seconds
+        measured = (
+            None if self._detectors.manifest.alarm is None else self._detectors.manifest.alarm.measured.interval_seconds
+        )
         intervals = sorted(
             machine.habit.interval for machine in self.machines.known_now() if machine.habit.regular >= RATE_SECONDS
         )
@@ -723,11 +756,11 @@ class Watch:
 
     def shifts(self) -> list[dict[str, Any]] | None:
         """The line's sensors that read most unusually, for the health message; None where nothing is compared."""
-        if not self._shift.active:
+        if not self._detectors.shift.active:
             return None
         return [
             {
-                "feature": self._feature_names[found.column],
+                "feature": self._detectors.names[found.column],
                 "deviations": round(found.deviations, 2),
                 "limit": found.limit,
                 "window_seconds": found.window_seconds,
@@ -770,7 +803,7 @@ class Watch:
                 # Its alarms are closed: a sensor that is still broken is found again.
                 machine.course = None
                 if machine.sensors is not None:
-                    machine.sensors = self._sensors.state()
+                    machine.sensors = self._detectors.sensors.state()
                 if new_baseline:
                     machine.own = machine.means = machine.normal = None
 
@@ -781,7 +814,7 @@ class Watch:
         return {
             "format": FORMAT,
             "now": self._now,
-            "features": list(self._feature_names),
+            "features": list(self._detectors.names),
             "machines": [_machine_state(machine) for machine in self.machines if machine.known],
             "alarms": [asdict(alarm) for alarm in self.book],
             "maintenance": self.maintenance,
@@ -797,7 +830,7 @@ class Watch:
         if state["format"] != FORMAT:
             raise ValueError(f"format {state['format']}, this version reads {FORMAT}")
         self._now = self._swept = float(state["now"])
-        same = tuple(state["features"]) == self._feature_names
+        same = tuple(state["features"]) == self._detectors.names
         for kept in state["machines"]:
             machine = WatchedMachine(kept["id"])
             self._restore_machine(machine, kept, same=same)
@@ -835,9 +868,9 @@ class Watch:
         self._now = max(self._now, float(line["now"]))
 
     def _restore_machine(self, machine: WatchedMachine, kept: Mapping[str, Any], *, same: bool = True) -> None:
-        _restore_machine(machine, kept, self._sensors.state() if same else None)
+        _restore_machine(machine, kept, self._detectors.sensors.state() if same else None)
         if same and "inconsistent" in kept:
-            machine.course = self._consistency.restored(kept["inconsistent"])
+            machine.course = self._detectors.consistency.restored(kept["inconsistent"])
             self._compare_anew(machine)
 
     def _set_aside(self, aside: dict[str, float], equipment_id: str, seconds: float) -> None:
