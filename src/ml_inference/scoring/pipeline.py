@@ -359,8 +359,6 @@ class Pipeline:
             if watch is None:
                 return _Waiting(item, arrival.text, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
-            if seen.begins_anew:
-                self._unlearn(item.equipment_id, watch)
             return _Waiting(item, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
         if watch is None or not watch.watches_sensors:
             return item
@@ -370,11 +368,11 @@ class Pipeline:
         timestamp, values = raw
         seconds = arrival.seconds if timestamp is None else epoch(timestamp)
         seen = watch.observe(item.equipment_id, seconds, values, clock=arrival.seconds, valid=False)
-        if seen.begins_anew:
-            self._unlearn(item.equipment_id, watch)
         # A sensor that is known to be faulty takes nothing with it, if the model can do without.
         reading = self._decoder.without(item, watch.faulty(item.equipment_id))
         if reading is None:
+            if seen.begins_anew:
+                self._unlearn(item.equipment_id, watch)
             return item
         return _Waiting(reading, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
 
@@ -389,13 +387,29 @@ class Pipeline:
         rows = [held.reading.values if held.seen is None else held.seen.values for held in waiting]
         if self._history is None:
             return rows
-        derived = self._history.update_many(
+        pasts: list[list[float]] = []
+        begin = 0
+        for place, held in enumerate(waiting):
+            # Readings before the one that found a sensor faulty are let in before that is forgotten, as they would be alone.
+            if held.seen is not None and held.seen.begins_anew and self._watch is not None:
+                pasts += self._pasts(self._history, waiting[begin:place], rows[begin:place])
+                self._unlearn(held.reading.equipment_id, self._watch)
+                begin = place
+        pasts += self._pasts(self._history, waiting[begin:], rows[begin:])
+        return [[*row, *past] for row, past in zip(rows, pasts, strict=True)]
+
+    @staticmethod
+    def _pasts(history: History, waiting: Sequence[_Waiting], rows: Sequence[Sequence[float]]) -> list[list[float]]:
+        if not waiting:
+            return []
+        derived = history.update_many(
             [held.reading.equipment_id for held in waiting],
             [held.seconds for held in waiting],
             rows,
             [held.counts for held in waiting],
         )
-        return [[*row, *past] for row, past in zip(rows, derived.tolist(), strict=True)]
+        listed: list[list[float]] = derived.tolist()
+        return listed
 
     def _judge(self, held: _Waiting, row: Sequence[float], score: Score) -> Result:
         reading, seen, manifest = held.reading, held.seen, self._model.manifest
