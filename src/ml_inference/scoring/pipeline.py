@@ -359,7 +359,8 @@ class Pipeline:
             if watch is None:
                 return _Waiting(item, arrival.text, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
-            return _Waiting(item, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
+            counts = arrival.believes(seconds) and seen.in_operation
+            return _Waiting(item, arrival.text, seconds, counts, index, seen, self._unlearned(seen))
         if watch is None or not watch.watches_sensors:
             return item
         raw = self._decoder.raw(item)
@@ -371,16 +372,18 @@ class Pipeline:
         # A sensor that is known to be faulty takes nothing with it, if the model can do without.
         reading = self._decoder.without(item, watch.faulty(item.equipment_id))
         if reading is None:
-            if seen.begins_anew:
-                self._unlearn(item.equipment_id, watch)
+            if self._history is not None and seen.begins_anew:
+                self._history.forget(item.equipment_id, self._unlearned(seen))
             return item
-        return _Waiting(reading, arrival.text, seconds, arrival.believes(seconds) and seen.in_operation, index, seen)
+        counts = arrival.believes(seconds) and seen.in_operation
+        return _Waiting(reading, arrival.text, seconds, counts, index, seen, self._unlearned(seen))
 
-    def _unlearn(self, equipment_id: str, watch: Watch) -> None:
-        """What a sensor said until it was found faulty is no part of the machine's past."""
-        if self._history is not None:
-            names = self._model.manifest.feature_names
-            self._history.forget(equipment_id, [names[column] for column in watch.faulty(equipment_id)])
+    def _unlearned(self, seen: Seen) -> tuple[str, ...]:
+        """Features whose past is to be forgotten: what a sensor said until it was found faulty is no part of it."""
+        if self._history is None or self._watch is None or not seen.begins_anew:
+            return ()
+        names = self._model.manifest.feature_names
+        return tuple(names[column] for column in self._watch.faulty(seen.machine.equipment_id))
 
     def _rows(self, waiting: Sequence[_Waiting]) -> list[Sequence[float]]:
         """The booster's rows: features, then what the machines' pasts say."""
@@ -391,9 +394,9 @@ class Pipeline:
         begin = 0
         for place, held in enumerate(waiting):
             # Readings before the one that found a sensor faulty are let in before that is forgotten, as they would be alone.
-            if held.seen is not None and held.seen.begins_anew and self._watch is not None:
+            if held.unlearned:
                 pasts += self._pasts(self._history, waiting[begin:place], rows[begin:place])
-                self._unlearn(held.reading.equipment_id, self._watch)
+                self._history.forget(held.reading.equipment_id, held.unlearned)
                 begin = place
         pasts += self._pasts(self._history, waiting[begin:], rows[begin:])
         return [[*row, *past] for row, past in zip(rows, pasts, strict=True)]
@@ -552,6 +555,7 @@ class _Waiting:
         counts: Whether it belongs to the machine's past, unless it comes too late, which the history finds out itself.
         index: Position in the batch; None for a single reading.
         seen: What the watch saw; None where nothing is watched.
+        unlearned: Features whose past is forgotten before it.
         contributions: Its SHAP values, once they were needed.
     """
 
@@ -561,6 +565,7 @@ class _Waiting:
     counts: bool
     index: int | None
     seen: Seen | None = None
+    unlearned: tuple[str, ...] = ()
     contributions: npt.NDArray[np.float32] | None = None
 
 
