@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 from typing import Any, cast
 
 import pytest
@@ -993,11 +993,21 @@ def test_what_is_put_at_the_end_waits_for_no_slow_flash(tmp_path: Path) -> None:
     statements: list[str] = []
     connection = outbox._database()
     connection.set_trace_callback(statements.append)
-    # By its clock the time to deliver is soon over; the disk has as long as it needs.
-    publisher = CloudPublisher(lambda: outbox, qos=1, monotonic=lambda: 100 * time.monotonic())
+    told = Event()
+
+    def opened() -> Outbox:
+        told.wait(SECONDS)  # so that all is put at the end
+        return outbox
+
+    def clock() -> float:
+        if current_thread() is stopping:
+            told.set()
+        return 0.0
+
+    stopping = Thread(target=lambda: publisher.stop(SECONDS))
+    publisher = CloudPublisher(opened, qos=1, monotonic=clock)
     publisher.start()
     publisher.offer([message(number, alarm=number % 2 == 0) for number in range(1_200)])
-    stopping = Thread(target=publisher.stop, args=(SECONDS,))
     stopping.start()
     assert closing.wait(SECONDS)
     counts = publisher.counts()
