@@ -252,7 +252,8 @@ class Component:
             case _ConfigurationCheck(deployment_id, proposed):
                 self._answer_check(deployment_id, proposed)
             case _ComponentUpdate(deployment_id):
-                recheck_after = self._updates.recheck_after(busy=len(self._intake) > 0)
+                # More than the one that is always on its way: what the worker has taken out of the queue waits, too.
+                recheck_after = self._updates.recheck_after(busy=self._intake.counters.snapshot().queued > 1)
                 if self._connection.session:
                     self._connection.session.answer_component_update(deployment_id, recheck_after=recheck_after)
             case _ModelLoaded(loaded):
