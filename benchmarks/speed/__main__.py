@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a minute in place of ten")
     parser.add_argument("--rounds", type=int, help="turns of each contestant (default: 5, quick 2)")
     parser.add_argument("--profile", choices=("lite", "classic"), default="lite", help="runtime (%(default)s)")
-    parser.add_argument("--only", choices=("ipc",), action="append", help="only this part; may be given again")
     arguments = parser.parse_args(argv)
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")

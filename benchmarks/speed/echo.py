@@ -1,13 +1,11 @@
 """A component that gives back the bytes it gets: the least that any component costs.
 
-    python echo.py TOPIC ANSWER CLOUD PREDICT
+    python echo.py TOPIC ANSWER CLOUD
 
 Run as a program of its own, with the SDK and nothing else, as a device would. It publishes from the SDK's own callback, without waiting
-for answers, to ANSWER and, unless CLOUD is "", to that topic of AWS IoT Core. With PREDICT=1 it does what samples do: it parses,
-makes a matrix, predicts and encodes, in the callback.
+for answers, to ANSWER and, unless CLOUD is "", to that topic of AWS IoT Core.
 """
 
-import json
 import os
 import sys
 import threading
@@ -20,7 +18,7 @@ from awsiot.greengrasscoreipc import client, model
 
 
 def main() -> None:
-    topic, answer, cloud, predict = sys.argv[1:]
+    topic, answer, cloud = sys.argv[1:]
     group = EventLoopGroup(num_threads=1)
     options = SocketOptions()
     options.domain = SocketDomain.Local
@@ -33,11 +31,10 @@ def main() -> None:
     )
     connection.connect(LifecycleHandler()).result(10)
     ipc = client.GreengrassCoreIPCClient(connection)
-    score = scorer() if predict == "1" else bytes
 
     class Handler(client.SubscribeToTopicStreamHandler):
         def on_stream_event(self, event: Any) -> None:
-            payload = score(event.binary_message.message)
+            payload = event.binary_message.message
             message = model.PublishMessage(binary_message=model.BinaryMessage(message=payload))
             ask(ipc.new_publish_to_topic(), model.PublishToTopicRequest(topic=answer, publish_message=message))
             if cloud:
@@ -61,25 +58,6 @@ def ask(operation: Any, request: Any) -> None:
 
 def close(operations: list[Any], _: Any) -> None:
     operations.pop().close()
-
-
-def scorer() -> Any:
-    import pandas as pd  # noqa: PLC0415
-    import xgboost  # noqa: PLC0415
-
-    from ml_inference.model.manifest import read_manifest  # noqa: PLC0415
-
-    directory = os.environ["MODEL"]
-    manifest = read_manifest(directory)  # type: ignore[arg-type]
-    learner = xgboost.XGBClassifier()
-    learner.load_model(f"{directory}/{manifest.booster.file}")
-    names = list(manifest.feature_names)
-
-    def score(payload: bytes) -> bytes:
-        row = pd.DataFrame([json.loads(payload)])[names]
-        return json.dumps({"score": float(learner.predict_proba(row)[0, 1])}).encode()
-
-    return score
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -185,16 +184,8 @@ def ours(name: str, nucleus: Nucleus, python: Path, model: Path, *, cloud: bool,
 def echo(name: str, nucleus: Nucleus, python: Path, *, cloud: bool) -> Contestant:
     """A component that only gives back what it gets."""
     command = [str(python), "-u", str(Path(__file__).with_name("echo.py"))]
-    command += [f"{name}/in", f"{name}/out", f"{name}/cloud" if cloud else "", "0"]
+    command += [f"{name}/in", f"{name}/out", f"{name}/cloud" if cloud else ""]
     return Contestant(name, nucleus, command, environment={}, ready="ready")
-
-
-def naive(name: str, nucleus: Nucleus, model: Path) -> Contestant:
-    """What samples do: everything in the callback, with pandas and XGBClassifier; in the developer's environment."""
-    command = [sys.executable, "-u", str(Path(__file__).with_name("echo.py"))]
-    command += [f"{name}/in", f"{name}/out", f"{name}/cloud", "1"]
-    environment = {"PYTHONPATH": str(SOURCES), "MODEL": str(model.resolve())}
-    return Contestant(name, nucleus, command, environment=environment, ready="ready")
 
 
 @dataclass(frozen=True, slots=True)

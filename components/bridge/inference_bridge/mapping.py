@@ -549,10 +549,18 @@ def parse_mapping(document: Any) -> Mapping:
     try:
         return Mapping.model_validate(document)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'the mapping'}: {item['msg']}" for item in error.errors()
-        )
-        raise MappingError(problems.replace("Value error, ", "")) from None
+        raise MappingError(broken_rules(error, "the mapping")) from None
+
+
+def broken_rules(error: ValidationError, whole: str = "") -> str:
+    """Each place with the rule that it breaks.
+
+    Args:
+        error: Of pydantic.
+        whole: Stands for the place where the whole is meant; "" to leave it out.
+    """
+    places = ((".".join(map(str, item["loc"])) or whole, item["msg"]) for item in error.errors())
+    return "; ".join(": ".join(filter(None, place)) for place in places).replace("Value error, ", "")
 
 
 def load_mapping(name: str) -> Mapping:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_pascal
 
-from inference_bridge.mapping import READY, Mapping, MappingError, load_mapping, parse_mapping
+from inference_bridge.mapping import READY, Mapping, MappingError, broken_rules, load_mapping, parse_mapping
 from ml_inference.topics import publish_topic, subscribe_filter
 
 logger = logging.getLogger(__name__)
@@ -106,11 +106,7 @@ def parse_settings(tree: Table[str, Any]) -> Settings:
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" if item["loc"] else item["msg"]
-            for item in error.errors()
-        )
-        raise SettingsError(problems.replace("Value error, ", "")) from None
+        raise SettingsError(broken_rules(error)) from None
 
 
 def read_mapping(settings: Settings) -> Mapping | None:

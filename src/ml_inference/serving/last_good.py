@@ -15,7 +15,6 @@ import filecmp
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from typing import Any
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import MANIFEST_FILE
 from ml_inference.model.trust import SIGNATURE_FILE
+from ml_inference.serving.durable import sync_path
 
 MAX_DEATHS = 2
 """Times that the process may die with a model on trial. Nucleus lite starts a component three times an hour, so the third
@@ -67,7 +67,7 @@ class LastGood:
             if self.configuration() != tree:
                 fresh = self._beside(self._configuration)
                 fresh.write_text(json.dumps(tree))
-                _sync(fresh)  # or a power cut leaves an empty file under the old one's name
+                sync_path(fresh)  # or a power cut leaves an empty file under the old one's name
                 fresh.replace(self._configuration)
         except OSError as error:
             logger.warning("the configuration in force cannot be kept for the next start: %s", error)
@@ -83,13 +83,13 @@ class LastGood:
                 fresh.mkdir()
                 for name in files:
                     shutil.copyfile(model.directory / name, fresh / name)
-                    _sync(fresh / name)
-                _sync(fresh)
+                    sync_path(fresh / name)
+                sync_path(fresh)
                 shutil.rmtree(self._before, ignore_errors=True)
                 if kept.exists():
                     kept.rename(self._before)
                 fresh.rename(kept)
-                _sync(self._directory)
+                sync_path(self._directory)
                 shutil.rmtree(self._before, ignore_errors=True)
             self._trial.unlink(missing_ok=True)
             self._began_trial = False
@@ -143,7 +143,7 @@ class LastGood:
         fresh = self._beside(self._trial)
         fresh.write_text(json.dumps(trial))
         if sync:
-            _sync(fresh)
+            sync_path(fresh)
         fresh.replace(self._trial)
 
     def _beside(self, path: Path) -> Path:
@@ -165,11 +165,3 @@ def _same(one: Path, other: Path, files: list[str]) -> bool:
 def _digest(directory: Path) -> str:
     """What tells a model from others: its manifest holds the booster's SHA-256."""
     return hashlib.sha256((directory / MANIFEST_FILE).read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ from typing import Any
 from ml_inference.model.history import HistoryError
 from ml_inference.monitoring.alarms import Event
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.durable import sync_path
 
 FORMAT = 1
 SAVE_SECONDS = 60.0
@@ -96,7 +97,7 @@ class Memory:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path = self._path(self._generation)
                 self._journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-                self._sync_directory()
+                sync_path(self._directory)
             os.write(self._journal, "".join(line + "\n" for line in lines).encode())
             os.fdatasync(self._journal)
         except OSError as error:
@@ -147,12 +148,10 @@ class Memory:
         packed = zlib.compress(json.dumps(head, separators=(",", ":")).encode(), 6)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = self._checkpoint.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(packed)
-            file.flush()
-            os.fsync(file.fileno())
+        fresh.write_bytes(packed)
+        sync_path(fresh)
         fresh.replace(self._checkpoint)
-        self._sync_directory()
+        sync_path(self._directory)
         for number in self._journals():
             if number < head["generation"]:
                 self._path(number).unlink(missing_ok=True)
@@ -195,13 +194,6 @@ class Memory:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"alarms-{number}.jsonl"
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _complain(self, problem: str) -> None:
         if problem != self.problem:

@@ -16,6 +16,8 @@ from ml_inference.backoff import Backoff
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 MAX_PROBLEM = 200
+MAX_OUTGOING = 1000
+"""Results and alarms that wait to be acknowledged or written; more are refused, and counted."""
 
 logger = logging.getLogger(__name__)
 

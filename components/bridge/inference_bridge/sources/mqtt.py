@@ -23,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from inference_bridge.mapping import Mqtt
-from inference_bridge.sources.base import Events, Source, SourceError, read_password
+from inference_bridge.sources.base import MAX_OUTGOING, Events, Source, SourceError, read_password
 
 CONNECT_SECONDS = 10.0
 PIECE_BYTES = 65_536
@@ -32,8 +32,6 @@ LOOK_SECONDS = 0.1
 """Between looks at what waits to be written."""
 READS = 500
 """Packets in a row before the keep-alive and what waits to be written get their turn."""
-MAX_OUTGOING = 1000
-"""Results and alarms that wait to be acknowledged; more are refused, and counted."""
 
 
 class MqttClient(Source):

@@ -18,7 +18,7 @@ from asyncua.crypto.uacrypto import CertProperties
 
 from inference_bridge.extract import Qualities
 from inference_bridge.mapping import OpcUa
-from inference_bridge.sources.base import Events, Source, SourceError, read_password
+from inference_bridge.sources.base import MAX_OUTGOING, Events, Source, SourceError, read_password
 
 CALL_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
@@ -27,7 +27,6 @@ LOOK_SECONDS = 2.0
 ITEMS_A_REQUEST = 500
 SESSION_MILLISECONDS = 60_000
 """After which a server forgets a bridge that was killed; many allow but a few sessions."""
-MAX_OUTGOING = 1000
 
 
 class OpcUaClient(Source):
