@@ -31,7 +31,8 @@ from inference_bridge.settings import Settings, SettingsError, parse_settings, r
 from inference_bridge.sources import Source, SourceError, make_source
 from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, Connection
 from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError, NucleusUnavailableError
-from ml_inference.greengrass.session import Connector, Session, Subscription
+from ml_inference.greengrass.hearing import Hearing
+from ml_inference.greengrass.session import Connector, Session
 from ml_inference.version import deployed_version
 
 EXIT_CANNOT_START = 1
@@ -392,8 +393,7 @@ class _Ear:
 
     def __init__(self, kind: str, topic: str, outputs: Outputs) -> None:
         self._kind, self._topic, self._outputs = kind, topic, outputs
-        self._subscription: Subscription | None = None
-        self._stream: object = None
+        self._hearing = Hearing(self._take)
         self._heard = time.monotonic()
 
     def listen(self, session: Session) -> str | None:
@@ -402,34 +402,24 @@ class _Ear:
         Raises:
             CallFailedError: The nucleus does not answer.
         """
-        if self._subscription is not None and time.monotonic() - self._heard < SILENCE_SECONDS:
+        if self._hearing.subscription is not None and time.monotonic() - self._heard < SILENCE_SECONDS:
             return None
-        stream = object()
-
-        def begin() -> None:
-            # From now on both this subscription and the one before may get a message; it counts once.
-            self._stream = stream
-
-        def on_payload(payload: bytes) -> None:
-            if self._stream is stream:
-                self._heard = time.monotonic()
-                self._outputs.take(self._kind, payload)
-
         try:
-            subscription = session.subscribe(self._topic, on_payload, begin)
+            self._hearing.listen(session, self._topic)
         except CallFailedError as error:
             if error.refused:
                 return str(error)
             raise
-        before, self._subscription, self._heard = self._subscription, subscription, time.monotonic()
-        if before is not None:
-            before.close()
+        self._heard = time.monotonic()
         return None
 
     def close(self) -> None:
         """Stop listening."""
-        if self._subscription is not None:
-            self._subscription.close()
+        self._hearing.close()
+
+    def _take(self, payload: bytes) -> None:
+        self._heard = time.monotonic()
+        self._outputs.take(self._kind, payload)
 
 
 def vars_of(counts: Any) -> dict[str, int]:

@@ -21,7 +21,8 @@ from inference_dashboard.line import Kind
 from inference_dashboard.settings import Settings, SettingsError, parse, unknown
 from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, Connection
 from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError
-from ml_inference.greengrass.session import Connector, Session, Subscription
+from ml_inference.greengrass.hearing import Hearing
+from ml_inference.greengrass.session import Connector, Session
 
 MAX_MESSAGES = 20_000
 MAX_BYTES = 16 * 1024 * 1024
@@ -85,18 +86,22 @@ class Inbox:
         return message
 
 
-@dataclass(slots=True)
 class _Ear:
-    """One subscription."""
+    """One topic, and when it was heard and subscribed to."""
 
-    kind: Kind
-    topic: str
-    patience: float
-    renewed: float
-    heard: float = 0.0
-    subscription: Subscription | None = None
-    stream: object = None
-    refusal: str | None = None
+    def __init__(self, kind: Kind, topic: str, inbox: Inbox, patience: float) -> None:
+        self.topic = topic
+        self.patience = patience
+        self.renewed = time.monotonic()
+        self.heard = 0.0
+        self.refusal: str | None = None
+        self.hearing = Hearing(self._take)
+        self._kind = kind
+        self._inbox = inbox
+
+    def _take(self, payload: bytes) -> None:
+        self.heard = time.monotonic()
+        self._inbox.put(self._kind, payload)
 
 
 class Feed:
@@ -273,16 +278,15 @@ class Feed:
 
     def _listen(self, session: Session, kind: Kind, topic: str) -> None:
         ear = self._ears.get(kind)
-        if ear is not None and ear.topic == topic and ear.subscription is not None:
+        if ear is not None and ear.topic == topic and ear.hearing.subscription is not None:
             return
         before = ear
-        ear = self._ears[kind] = _Ear(kind, topic, self._patience.silence, time.monotonic())
+        ear = self._ears[kind] = _Ear(kind, topic, self._inbox, self._patience.silence)
         if before is not None:
             ear.refusal = before.refusal
         self._subscribe(session, ear)
-        if before is not None and before.subscription is not None:
-            before.stream = None
-            before.subscription.close()
+        if before is not None:
+            before.hearing.end()
 
     def _subscribe(self, session: Session, ear: _Ear) -> None:
         """Subscribe, instead of the subscription before.
@@ -290,19 +294,8 @@ class Feed:
         Raises:
             CallFailedError: The nucleus does not answer.
         """
-        stream, inbox, kind = object(), self._inbox, ear.kind
-
-        def begin() -> None:
-            # From now on both this subscription and the one before may get a message; it counts once.
-            ear.stream = stream
-
-        def on_payload(payload: bytes) -> None:
-            if ear.stream is stream:
-                ear.heard = time.monotonic()
-                inbox.put(kind, payload)
-
         try:
-            subscription = session.subscribe(ear.topic, on_payload, begin)
+            ear.hearing.listen(session, ear.topic)
         except CallFailedError as error:
             if not error.refused:
                 raise
@@ -310,9 +303,7 @@ class Feed:
                 logger.error("%s (is the topic in accessControl?); trying again", error)
             ear.refusal = str(error)
             return
-        before, ear.subscription, ear.refusal = ear.subscription, subscription, None
-        if before is not None:
-            before.close()
+        ear.refusal = None
 
     def _renew(self, session: Session, now: float) -> None:
         """Subscribe again where nothing was heard for long."""
@@ -321,7 +312,7 @@ class Feed:
                 # It speaks again. What had cut it off may have cut off the others, too.
                 for each in self._ears.values():
                     each.patience = self._patience.silence
-            elif ear.subscription is not None and now - max(ear.heard, ear.renewed) >= ear.patience:
+            elif ear.hearing.subscription is not None and now - max(ear.heard, ear.renewed) >= ear.patience:
                 logger.debug("nothing on %s for %g s: subscribing again", ear.topic, ear.patience)
                 self._subscribe(session, ear)
                 ear.renewed, ear.patience = now, min(self._patience.longest_silence, ear.patience * 2)

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Callable
 
 from ml_inference.greengrass.errors import Failure, FailureKind
-from ml_inference.greengrass.session import Session, Subscription
+from ml_inference.greengrass.hearing import Hearing
+from ml_inference.greengrass.session import Session
 from ml_inference.limits import CALL_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -38,14 +39,13 @@ class Listener:
         patience: float,
     ) -> None:
         self._on_message = on_message
+        self._hearing = Hearing(self._received)
         self._monotonic = monotonic
         self._silence = silence
         self._patience = patience
         # Only this process's own: whatever else somebody says is a message, and counted.
         self._heartbeat = b'{"heartbeat":"%s"}' % uuid.uuid4().hex.encode()
         self._session: Session | None = None
-        self._subscription: Subscription | None = None
-        self._stream: object = None
         self._heard = monotonic()
         self._sent: float | None = None
         self._taken: float | None = None
@@ -57,40 +57,27 @@ class Listener:
         Raises:
             CallFailedError: The nucleus refuses; the one before stays.
         """
-        stream = object()
         self._session = session
-
-        def begin() -> None:
-            # From now on both this subscription and the one before may get a message; it counts once.
-            self._stream = stream
-
-        def on_payload(payload: bytes) -> None:
-            # A session that was given up may go on for a now.
-            if self._session is session and self._stream is stream:
-                self._received(payload)
-
-        subscription = session.subscribe(topic, on_payload, begin)
-        before, self._subscription = self._subscription, subscription
+        self._hearing.listen(session, topic)
         self._heard = self._monotonic()
         self._sent = None
         self._refused = False
-        if before:
-            before.close()
         logger.info("listening on %s", topic)
 
     @property
     def topic(self) -> str | None:
         """What it listens to; None if there is no subscription."""
-        return None if self._subscription is None else self._subscription.topic
+        subscription = self._hearing.subscription
+        return None if subscription is None else subscription.topic
 
     def close(self) -> None:
         """Stop listening, for good."""
-        if self._subscription:
-            self._subscription.close()
+        self._hearing.close()
 
     def forget(self) -> None:
         """The session is over, and the subscription with it."""
-        self._session = self._subscription = self._sent = None
+        self._hearing.forget()
+        self._session = self._sent = None
 
     def check(self) -> None:
         """Have a silent subscription prove that it is alive, and replace it if it does not.
@@ -98,7 +85,7 @@ class Listener:
         Raises:
             CallFailedError: The nucleus does not let it subscribe again.
         """
-        session, subscription, now = self._session, self._subscription, self._monotonic()
+        session, subscription, now = self._session, self._hearing.subscription, self._monotonic()
         if session is None or subscription is None or self._refused:
             return
         if self._sent is None:
