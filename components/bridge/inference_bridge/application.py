@@ -335,7 +335,8 @@ class Application:
     # Readings and health: the pump's thread.
 
     def _pump(self) -> None:
-        health_due, said = 0.0, ""
+        health_due = 0.0
+        said: object = None
         while not self._stopping.wait(PUMP_SECONDS):
             try:
                 line, session = self._line, self._session
@@ -353,9 +354,9 @@ class Application:
                 logger.exception("internal error")
                 self._stopping.wait(1.0)
 
-    def _states(self, line: Line | None) -> str:
+    def _states(self, line: Line | None) -> tuple[list[str], dict[str, str]]:
         sources = line.sources.values() if line is not None else ()
-        return json.dumps([[source.state for source in sources], self._all_problems()])
+        return [source.state for source in sources], self._all_problems()
 
     def _all_problems(self) -> dict[str, str]:
         problems = dict(self._problems)
