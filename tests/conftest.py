@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before XGBoost is imported: OpenMP's idle threads would spin on the machine's few cores.
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from ml_inference.model.bundle import Model, load_model
 from support.models import train_small
+
+# The same examples in each run, and no limit of time for one: a busy machine is no fault of the code.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

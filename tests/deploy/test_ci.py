@@ -13,8 +13,11 @@ MAKEFILE = """\
 lint:
 	@pwd; ls -A | sort | paste -sd ' '; env
 test:
-	@echo all tests; exit $(CODE)
-CODE := 0
+	@echo all tests; exit $(FAILED)
+coverage:
+	@echo the floor; exit $(BELOW)
+FAILED := 0
+BELOW := 0
 %:
 	@:
 """
@@ -72,13 +75,14 @@ def test_the_tests_run_in_a_copy_whose_path_has_a_blank_parentheses_and_hangul(p
     directory, files = done.stdout.splitlines()[:2]
     assert {" ", "(", ")", "체"} <= set(directory)
     assert files == ".ci .gitignore Makefile"
-    assert done.stdout.splitlines()[-1] == "all tests"
+    assert done.stdout.splitlines()[-2:] == ["all tests", "the floor"]
     assert not Path(directory).exists()
 
 
 @pytest.mark.usefixtures("program")
-def test_a_test_that_fails_fails_the_run(project: Path) -> None:
-    (project / "Makefile").write_text(MAKEFILE.replace("CODE := 0", "CODE := 3"))
+@pytest.mark.parametrize("what", ["FAILED", "BELOW"])
+def test_a_test_that_fails_or_a_coverage_below_the_floor_fails_the_run(project: Path, what: str) -> None:
+    (project / "Makefile").write_text(MAKEFILE.replace(f"{what} := 0", f"{what} := 3"))
     assert run(project).returncode == 2  # make's
 
 

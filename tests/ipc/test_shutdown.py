@@ -81,7 +81,7 @@ def test_during_its_start_while_the_nucleus_does_not_answer(make_line: MakeLine,
 
 def test_under_load_all_that_was_received_is_scored_and_delivered_or_kept(make_line: MakeLine, profile: str) -> None:
     line = make_line(command=REAL if profile == "lite" else None)
-    line.send_all(NORMAL | {"correlation_id": number} for number in range(1_000))
+    line.send_all(NORMAL | {"correlation_id": number} for number in range(300))
     line.results.next()
     health = line.finish()
     counts, cloud = health["counters"], health["cloud"]

@@ -83,7 +83,7 @@ def assert_same(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> None:
     assert np.all(np.isnan(left) | (np.abs(left - right) <= 1e-6 * np.abs(left) + 1e-9 * scale))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tables())
 def test_a_table_and_single_readings_give_the_same(table: tuple[Any, ...]) -> None:
     rows, machines, seconds, learn = table
@@ -103,7 +103,7 @@ def test_however_a_table_is_cut_the_result_is_the_same(lanes: int, monkeypatch: 
     assert_same(expected, history_table(rows, machines, seconds, plan(), dtype=np.float64))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(tables(), st.integers(2, 40))
 def test_a_batch_gives_what_its_readings_give_one_by_one(table: tuple[Any, ...], size: int) -> None:
     rows, machines, seconds, learn = table
@@ -117,7 +117,7 @@ def test_a_batch_gives_what_its_readings_give_one_by_one(table: tuple[Any, ...],
     assert np.array_equal(expected, np.concatenate(actual), equal_nan=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(tables(), st.floats(0.0, 1.0))
 def test_a_restart_changes_nothing(table: tuple[Any, ...], share: float) -> None:
     rows, machines, seconds, learn = table

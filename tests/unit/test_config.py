@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.config import Configuration, ConfigurationError, parse_configuration
@@ -183,7 +183,6 @@ def test_topics_that_cannot_meet_are_accepted(heard: str, published: str) -> Non
 levels = st.sampled_from(["a", "b", "ab"])
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     heard=st.lists(st.one_of(levels, st.just("+")), min_size=1, max_size=3),
     rest=st.booleans(),
@@ -208,7 +207,6 @@ json_values = st.recursive(
 keys = st.sampled_from([field.alias or "" for field in Configuration.model_fields.values()])
 
 
-@settings(deadline=None, derandomize=True)
 @given(tree=st.dictionaries(keys | st.text(), json_values | json_values.map(json.dumps), max_size=5))
 def test_whatever_a_deployment_sends_is_read_or_refused(tree: dict[str, Any]) -> None:
     problem = ""

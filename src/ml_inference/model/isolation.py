@@ -29,6 +29,9 @@ _EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR")
 
+PATIENCE = 5.0
+"""Times as long as a child may take by the clock: a busy machine gives it little of its processor."""
+
 
 class IsolationError(Exception):
     """The child did not live to answer; the message completes the sentence "opening it ...".
@@ -48,7 +51,6 @@ def run_isolated(
     *,
     memory_bytes: int,
     seconds: float,
-    patience: float = 1.0,
     given: bytes = b"",
 ) -> tuple[int, bytes, bytes]:
     """Run `python -m module` in a child process and wait for it.
@@ -57,8 +59,7 @@ def run_isolated(
         module: To be run as a program.
         arguments: For it; paths must be absolute, since the child runs in `/`.
         memory_bytes: Most private memory that it may map; numpy and XGBoost alone take some 150 MiB of it.
-        seconds: Most time of the processor.
-        patience: Times as long as it may take by the clock: a busy gateway gives a child little of its processor.
+        seconds: Most time of the processor; by the clock it may take `PATIENCE` times as long.
         given: Its standard input.
 
     Returns:
@@ -78,10 +79,10 @@ def run_isolated(
     try:
         # `-m` puts the working directory on the path: in `/` nobody's files are imported by chance.
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, input=given, capture_output=True, timeout=patience * seconds, check=False, env=environment, cwd="/"
+            command, input=given, capture_output=True, timeout=PATIENCE * seconds, check=False, env=environment, cwd="/"
         )
     except subprocess.TimeoutExpired:
-        raise IsolationError(f"took longer than {patience * seconds:g} seconds", transient=True) from None
+        raise IsolationError(f"took longer than {PATIENCE * seconds:g} seconds", transient=True) from None
     except OSError as error:
         if error.errno not in _EXHAUSTED:
             raise

@@ -24,8 +24,6 @@ from ml_inference.model.manifest import (
 
 VERIFY_SECONDS = 120.0
 """Of the processor; it takes some seconds of it."""
-PATIENCE = 5.0
-"""Times as long as the check may take by the clock."""
 """Importing numpy and XGBoost from a slow card takes a gateway tens of seconds; the checks themselves take few."""
 
 _BASE_BYTES = 512 * MEBIBYTE
@@ -117,7 +115,6 @@ def verify_in_child(directory: Path, *, trusted_keys: Sequence[str] = (), second
             ["verify", "--in-process", "--json", *keys, str(directory)],
             memory_bytes=_BASE_BYTES + _BYTES_PER_BOOSTER_BYTE * size,
             seconds=seconds,
-            patience=PATIENCE,
         )
     except IsolationError as error:
         kind = ModelCheckDeferredError if error.transient else ModelError

@@ -873,7 +873,7 @@ class AnyOrder(RuleBasedStateMachine):
         )
 
 
-AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
+AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 test_in_any_order_of_events_nothing_is_lost_and_the_books_balance = AnyOrder.TestCase
 
 

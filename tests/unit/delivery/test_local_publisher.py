@@ -332,7 +332,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.publisher.drain(0) == (held == 0)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_in_any_order_of_events_no_message_is_forgotten_or_overtaken = AnyOrder.TestCase
 
 

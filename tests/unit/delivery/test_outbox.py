@@ -966,7 +966,7 @@ class AnyUse(RuleBasedStateMachine):
 
 
 TestAnyUse = AnyUse.TestCase
-TestAnyUse.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, database=None)
+TestAnyUse.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 def test_memory_in_place_of_a_disk_has_a_bound_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

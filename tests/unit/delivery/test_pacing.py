@@ -4,7 +4,7 @@ from math import inf
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.delivery.pacing import (
@@ -192,7 +192,6 @@ def test_an_answer_that_says_nothing_about_the_way_ends_the_wait_for_it_and_noth
     assert pacer.wait() == inf
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["succeeded", "refused", "inconclusive", "retry_now", "wait"]), st.floats(0, 100))

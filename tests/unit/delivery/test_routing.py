@@ -267,7 +267,7 @@ rejections = st.builds(
 topics = st.sampled_from(["out", "out/{equipmentId}", "{thingName}/{equipmentId}/" + "x" * 150])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(items=st.lists(results | rejections, min_size=1, max_size=30), batch=st.booleans(), mark=marks, topic=topics)
 def test_no_message_is_ever_larger_than_lite_carries_and_nothing_is_left_out(
     items: list[Result | Rejection], batch: bool, mark: str | int | None, topic: str

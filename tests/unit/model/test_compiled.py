@@ -49,7 +49,7 @@ def test_a_function_gives_the_scores_of_xgboost(objective: str) -> None:
     assert [function(row) for row in rows.tolist()] == pytest.approx(expected, abs=TOLERANCE, rel=TOLERANCE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(st.floats(-150.0, 150.0), st.just(math.nan)), min_size=COLUMNS, max_size=COLUMNS))
 def test_any_reading_scores_as_with_xgboost(row: list[float]) -> None:
     """Also one between a float32 threshold and the float64 beside it."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.monitoring.states import ABNORMAL, MAX_MACHINES, NORMAL, MachineStates
@@ -66,7 +66,6 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
 
 
 @pytest.mark.parametrize("debounce", [1, 2, 4])
-@settings(deadline=None, derandomize=True)
 @given(verdicts=st.text(alphabet=".x", max_size=40))
 def test_the_state_is_the_verdict_of_the_last_long_enough_run(debounce: int, verdicts: str) -> None:
     told = run(MachineStates(debounce), verdicts)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from threading import Event, Thread
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.serving.counters import Counters, Counts
@@ -12,7 +12,6 @@ def holds(counts: Counts) -> bool:
     return counts.received == counts.scored + counts.rejected + counts.dropped + counts.queued
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     steps=st.lists(
         st.one_of(

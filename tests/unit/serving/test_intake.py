@@ -331,7 +331,7 @@ class IntakeAndCounters(RuleBasedStateMachine):
         assert len(self.intake) == len(self.expected)
 
 
-IntakeAndCounters.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+IntakeAndCounters.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_intake_and_counters_behave_like_a_list = IntakeAndCounters.TestCase
 
 
