@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inference_bridge import unsent
 from inference_bridge.accounts import Examples, ReadingCounts, ValueCounts
 from inference_bridge.assembly import Assembler
 from inference_bridge.extract import Sample
@@ -325,3 +328,34 @@ def test_a_refusal_for_now_is_tried_again_after_a_pause_and_one_for_good_is_coun
     outbox.send(nucleus, "t")
     nucleus.answer(Failure(FailureKind.INVALID, "never"))
     assert (outbox.counts.refused, outbox.counts.waiting, outbox.counts.balanced) == (2, 0, True)
+
+
+def test_what_nobody_took_by_the_end_goes_first_in_the_next_process(tmp_path: Path) -> None:
+    first, nucleus = Outbox(ReadingCounts(), max_bytes=10**7), Nucleus()
+    first.put([{"equipment_id": "a\n\u2028", "n": number} for number in range(500)])
+    first.send(nucleus, "t")
+    taken = nucleus.answer()
+    first.keep_all(partial(unsent.keep, tmp_path))
+    assert (first.counts.kept, first.counts.dropped, first.counts.balanced) == (500 - taken, 0, True)
+    second = Outbox(ReadingCounts(), max_bytes=10**7)
+    second.put([{"equipment_id": "b", "n": 500}])
+    second.take_over(unsent.take(tmp_path))
+    assert second.counts.carried_over == 500 - taken
+    nucleus.open.clear()
+    second.send(nucleus, "t")
+    numbers = [reading["n"] for payload, _ in nucleus.open for reading in json.loads(payload)]
+    assert numbers == list(range(taken, 501))
+    while nucleus.open:
+        nucleus.answer()
+    assert second.counts.balanced
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_kept_is_counted_as_dropped_and_a_damaged_file_stops_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(ReadingCounts(), max_bytes=10**7)
+    outbox.put(readings(3))
+    outbox.keep_all(partial(unsent.keep, tmp_path / "nowhere"))
+    assert (outbox.counts.dropped, outbox.counts.kept, outbox.counts.balanced) == (3, 0, True)
+    (tmp_path / unsent.NAME).write_bytes(b'[{"a": 1}]\n[{"a"\n{}\n\xff')
+    assert unsent.take(tmp_path) == [(b'[{"a": 1}]', 1)]
+    assert unsent.take(tmp_path) == []

@@ -6,11 +6,13 @@ import json
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from greengrass_sandbox import BackgroundNucleus
+from support import restarts
 from support.bridge import Authority, Bridge, free_port
 from support.clocks import SECONDS, until
 from support.plc import TAGS, URI, Plc
@@ -95,19 +97,32 @@ def test_an_opcua_server_with_another_certificate_is_refused(start: Start, autho
     bridge.stop()
 
 
-def test_a_modbus_server_is_polled_and_again_after_it_was_killed(start: Start) -> None:
+def test_an_opcua_server_that_is_killed_costs_only_what_it_had_not_sent(
+    authority: Authority, nucleus: BackgroundNucleus, plc: Plc, tmp_path: Path
+) -> None:
+    (source,) = of_opcua(authority, plc)["sources"]
+    run = restarts.opcua(nucleus, tmp_path / "bridge", plc, ["source", "connection"], source, seconds=0.1, pause=0.3)
+    assert run.accounts["messages.missed"] == 0
+
+
+def of_modbus(port: int, machines: dict[str, Any], registers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    source = {"type": "modbus", "name": "plc", "host": "127.0.0.1", "port": port, "every_seconds": 0.1}
+    return {
+        "features": {feature: {} for feature in registers},
+        "assemble": {"every_seconds": 0.2, "max_age_seconds": 1},
+        "sources": [source | {"registers": registers, "machines": machines} | more],
+    }
+
+
+def test_registers_of_a_modbus_server_are_numbers_of_their_type_scaled(start: Start) -> None:
     port = free_port()
     registers = {
         "a": {"address": 10, "type": "float32", "word_order": "little"},
         "b": {"address": 12, "type": "int16"},
         "c": {"address": 90, "kind": "input", "type": "uint32"},
     }
-    source = {
-        "type": "modbus", "name": "plc", "host": "127.0.0.1", "port": port, "every_seconds": 0.1, "registers": registers,
-        "machines": {"m1": {}, "m2": {"base": 50}, "beyond": {"base": 150}},
-    }  # fmt: skip
-    features = {"a": {}, "b": {"scale": 0.1, "offset": -40}, "c": {}}
-    document = {"features": features, "assemble": {"every_seconds": 0.2, "max_age_seconds": 1}, "sources": [source]}
+    document = of_modbus(port, {"m1": {}, "m2": {"base": 50}}, registers)
+    document["features"]["b"] = {"scale": 0.1, "offset": -40}
     high, low = struct.unpack(">HH", struct.pack(">f", 71.25))
     words = {10: low, 11: high, 12: 0x10000 - 7, 90: 1, 91: 2}
     with Plc("modbus", port=port) as plc:
@@ -116,14 +131,33 @@ def test_a_modbus_server_is_polled_and_again_after_it_was_killed(start: Start) -
         reading = until_read(bridge, lambda reading: reading["equipment_id"] == "m1" and reading["a"] == 71.25)
         assert (reading["b"], reading["c"]) == (pytest.approx(-40.7), 0x10002)
         until_read(bridge, lambda reading: reading["equipment_id"] == "m2" and reading["a"] == 0.0)
-        # Registers that the server does not have are missing values, not a lost connection.
-        health = bridge.until(lambda health: health["values"]["missing"] > 0)
-        assert any(name.startswith("beyond/") for name in health["examples"]["missing"])
-        plc.kill()
-        bridge.until(
-            lambda health: health["sources"]["plc"]["state"] == "connecting" and health["machines"]["silent"] >= 2
-        )
-        plc.again()
-        plc.tell(write={12: 500})
-        until_read(bridge, lambda reading: reading["equipment_id"] == "m1" and reading.get("b") == 10.0)
+        bridge.stop()
+
+
+def test_a_modbus_device_that_is_slow_absent_or_lacks_registers_is_missing_and_holds_up_no_other(start: Start) -> None:
+    """One server: a gateway, with devices behind it."""
+    port = free_port()
+    registers = {"a": {"address": 0}, "b": {"address": 5}}
+    machines = {name: {"unit": unit} for unit, name in enumerate(("slow", "absent", "gaps", "beyond", "good"), 1)}
+    machines["beyond"]["base"] = 195
+    document = of_modbus(port, machines, registers, timeout_seconds=0.3)
+    with Plc("modbus", port=port, units=[1, 2, 3, 4, 5]) as plc:
+        # Between their two registers no device has any.
+        plc.tell(write={0: 7, 5: 9, 195: 5}, mood={"slow": {1: 1.0}, "refuse": {2: 11}, "holes": [2, 200]})
+        bridge = start(document)
+        read: dict[str, dict[str, Any]] = {}
+        until_read(bridge, lambda reading: bool(read.update({reading["equipment_id"]: reading}) or len(read) == 3))
+        assert {name: (reading.get("a"), reading.get("b")) for name, reading in read.items()} == {
+            "gaps": (7.0, 9.0),
+            "beyond": (5.0, None),
+            "good": (7.0, 9.0),
+        }
+        health = bridge.until(lambda health: len(health["examples"].get("missing", ())) == 5)
+        assert health["sources"]["plc"]["connections"] == 1
+        assert "no answer within 0.3 s" in health["examples"]["missing"]["slow/a"]
+        assert "gateway target does not answer" in health["examples"]["missing"]["absent/b"]
+        assert "illegal data address" in health["examples"]["missing"]["beyond/b"]
+        plc.tell(mood={"slow": {}, "refuse": {}})
+        until_read(bridge, lambda reading: read.update({reading["equipment_id"]: reading}) or len(read) == 5)
+        bridge.until(lambda health: "problem" not in health["sources"]["plc"])
         bridge.stop()

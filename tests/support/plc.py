@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,25 @@ async def opcua(built: Any) -> None:
     from asyncua.ua.status_codes import StatusCodes  # noqa: PLC0415 - a second
 
     server, nodes = built
+
+    async def count(seconds: float, log: str) -> None:
+        """Write the number of the present period to all nodes, once in each, and note each number that all of them have."""
+        names = [name for name in nodes if not name.endswith((".alarm", ".score"))]
+        while True:
+            tick = int(time.time() / seconds)
+            for name in names:
+                await nodes[name].write_value(float(tick))
+            note(log, tick)
+            await asyncio.sleep(max(0.0, (tick + 1) * seconds - time.time()))
+
+    counting = None
     async with server:
         say({"pid": os.getpid()})
         async for command in commands():
+            if "count" in command:
+                if counting is not None:
+                    counting.cancel()
+                counting = asyncio.create_task(count(command["count"], command["log"])) if command["count"] else None
             for name, value in command.get("write", {}).items():
                 if value is None:
                     data = ua.DataValue(ua.Variant(0.0), ua.StatusCode(ua.UInt32(StatusCodes.BadNoCommunication)))
@@ -74,22 +91,49 @@ async def build_modbus(options: dict[str, Any]) -> Any:
 
 
 async def modbus(options: Any) -> None:
+    from pymodbus.constants import ExcCodes  # noqa: PLC0415 - a second
     from pymodbus.server import ModbusTcpServer  # noqa: PLC0415 - a second
     from pymodbus.simulator import DataType, SimData, SimDevice  # noqa: PLC0415 - a second
 
     words: dict[int, int] = {}
+    mood: dict[str, Any] = {}
 
-    async def read(_function: int, start: int, _address: int, _count: int, registers: list[int], _new: Any) -> None:
-        for address, word in words.items():
-            registers[address - start] = word
+    def reader(unit: int) -> Any:
+        async def read(_function: int, start: int, address: int, count: int, registers: list[int], _new: Any) -> Any:
+            if seconds := mood.get("slow", {}).get(str(unit)):
+                await asyncio.sleep(seconds)
+            if code := mood.get("refuse", {}).get(str(unit)):
+                return ExcCodes(code)
+            if any(address <= hole < address + count for hole in mood.get("holes", ())):
+                return ExcCodes.ILLEGAL_ADDRESS
+            for place, word in words.items():
+                registers[place - start] = word
+            if log := mood.get("log"):
+                # A number that no other answer has, in two registers.
+                mood["number"] = number = (mood.get("number") or int(time.time() * 1000) % 100_000_000) + 1
+                for place in range(address, address + count, 2):
+                    registers[place - start : place - start + 2] = [number >> 16, number & 0xFFFF]
+                note(log, number)
+            return None
 
-    device = SimDevice(1, simdata=[SimData(0, count=200, values=0, datatype=DataType.REGISTERS)], action=read)
-    server = ModbusTcpServer(device, address=("127.0.0.1", options["port"]))
+        return read
+
+    devices = [
+        SimDevice(unit, simdata=[SimData(0, count=200, values=0, datatype=DataType.REGISTERS)], action=reader(unit))
+        for unit in options.get("units", [1])
+    ]
+    server = ModbusTcpServer(devices, address=("127.0.0.1", options["port"]))
     await server.serve_forever(background=True)
     say({"pid": os.getpid()})
     async for command in commands():
         words.update({int(address): word for address, word in command.get("write", {}).items()})
+        mood.update(command.get("mood", {}))
         say({})
+
+
+def note(log: str, number: int) -> None:
+    with Path(log).open("a", encoding="ascii") as file:
+        file.write(f"{number}\n")
 
 
 def say(answer: Any) -> None:
@@ -157,7 +201,13 @@ class Plc:
         return self._answer()
 
     def tell(self, **command: Any) -> Any:
-        """`write` values of nodes (None: a bad one) or words of registers, or `read` a node; what was read."""
+        """Tell it something; what was read.
+
+        Args:
+            command: `write` values of nodes (None: a bad one) or words of registers; `read` a node; `count` periods of so many seconds in
+                all nodes, with a `log` (0 ends it); a Modbus server's `mood`: seconds that units are `slow`, exceptions with which they
+                `refuse`, addresses that are `holes`, a `log` of numbers that it sends, one an answer.
+        """
         return self._say(command)
 
     def kill(self) -> None:

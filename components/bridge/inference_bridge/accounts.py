@@ -1,7 +1,8 @@
 """The accounts: every message, value and reading is counted when it comes, and once more for what became of it.
 
 At any time, under the intake's lock: messages received = read + unmatched + unreadable + retained; values received = assembled + superseded +
-late + duplicate + missing + rejected + unmapped + dropped + waiting; readings assembled = published + dropped + refused + waiting.
+late + duplicate + missing + rejected + unmapped + dropped + waiting; readings assembled + carried_over = published + refused + dropped +
+kept + waiting.
 Names of what went wrong are kept for people, a bounded number of each.
 """
 
@@ -24,7 +25,8 @@ class MessageCounts:
         unreadable: No JSON, too large, or whatever else keeps a message as a whole from being read; some of its values may have been
             taken before.
         retained: The broker had kept them from before, nobody knows for how long; left out, unless the source reports by exception.
-        missed: Never came, as sequence numbers tell.
+        missed: Never came, as the protocol tells: sequence numbers of Sparkplug B and OPC UA, and values for which an OPC UA server had no
+            room (at least so many).
     """
 
     received: int = 0
@@ -81,24 +83,29 @@ class ReadingCounts:
 
     Attributes:
         assembled: All that were made.
+        carried_over: Taken over from the process before this one, which kept them.
         published: The nucleus took them.
         refused: It never will: too large for a message, or no permission.
         dropped: Waited too long for it, and made room.
+        kept: For the next process, since this one ends.
         waiting: On their way.
         resent: Nobody knew what became of them when the connection was lost, so they were sent again.
     """
 
     assembled: int = 0
+    carried_over: int = 0
     published: int = 0
     refused: int = 0
     dropped: int = 0
+    kept: int = 0
     waiting: int = 0
     resent: int = 0
 
     @property
     def balanced(self) -> bool:
         """Whether it adds up."""
-        return self.assembled == self.published + self.refused + self.dropped + self.waiting
+        fates = self.published + self.refused + self.dropped + self.kept + self.waiting
+        return self.assembled + self.carried_over == fates
 
 
 @dataclass(slots=True)

@@ -16,10 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Table
+from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any, NoReturn
 
+from inference_bridge import unsent
 from inference_bridge.accounts import Examples, ReadingCounts, ValueCounts
 from inference_bridge.extract import Sample
 from inference_bridge.health import encode, health_message
@@ -36,14 +39,14 @@ from ml_inference.greengrass.session import Connector, Session
 from ml_inference.version import deployed_version
 
 EXIT_CANNOT_START = 1
-PUMP_SECONDS = 0.05
+PUMP_SECONDS = 0.02
 """Between looks for readings that are due: a reading has to leave within 200 ms."""
 POLL_SECONDS = 30.0
 """Between looks at the configuration: on nucleus lite its events can die in silence."""
 SILENCE_SECONDS = 60.0
 """Without a result or an alarm, after which its subscription is renewed: on nucleus lite it can die in silence."""
-DRAIN_SECONDS = 2.0
-"""For the last readings, once it is asked to stop; the nucleus kills after 5 s."""
+DRAIN_SECONDS = 2.5
+"""For sources to end and the last readings to be taken, once it is asked to stop; the nucleus kills after 5 s."""
 JOIN_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ def run(options: Sequence[str], fail: Callable[[str], NoReturn]) -> int:
     except NucleusUnavailableError as error:
         logger.error("%s", error)
         return EXIT_CANNOT_START
-    return Application(connector, overrides).run()
+    return Application(connector, overrides, Path.cwd()).run()
 
 
 class Line:
@@ -85,17 +88,19 @@ class Line:
         secret: Asks the nucleus for a secret.
         values: Counts to go on with.
         examples: Names to go on with.
+        lock: Of the counts.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what one mapping hands to the next
         self,
         mapping: Mapping,
         settings: Settings,
         secret: Callable[[str], str],
         values: ValueCounts,
         examples: Examples,
+        lock: Lock,
     ) -> None:
-        self.intake = Intake(mapping, max_machines=settings.max_machines, values=values, examples=examples)
+        self.intake = Intake(mapping, max_machines=settings.max_machines, values=values, examples=examples, lock=lock)
         self._secret = secret
         self._features = {name: position for position, name in enumerate(mapping.features)}
         self.sources: dict[str, Source] = {
@@ -134,6 +139,10 @@ class Line:
         """Values came."""
         self.intake.samples(source, samples)
 
+    def missed(self, source: str, count: int) -> None:
+        """Messages or values never came."""
+        self.intake.missed(source, count)
+
     def connected(self, source: str, *, connected: bool) -> None:
         """A source has its connection, or lost it."""
         self.intake.connected(source, connected=connected)
@@ -142,7 +151,7 @@ class Line:
         """Position of a feature."""
         return self._features[name]
 
-    def sample(self, machine: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample | None:
+    def sample(self, machine: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample:
         """A value of a machine as the source names it."""
         return self.intake.names.sample(machine, feature, value, time, problem)
 
@@ -157,9 +166,12 @@ class Application:
     Args:
         connector: Opens connections to the nucleus.
         overrides: Configuration that wins over the nucleus's.
+        work: The work directory, where readings wait for the next process.
     """
 
-    def __init__(self, connector: Connector, overrides: Table[str, str]) -> None:
+    def __init__(self, connector: Connector, overrides: Table[str, str], work: Path) -> None:
+        self._work = work
+        self._lock = Lock()
         self._connector = connector
         self._overrides = overrides
         self._events: SimpleQueue[object] = SimpleQueue()
@@ -181,6 +193,7 @@ class Application:
         # What a message becomes is gone when it has been counted, and there are no cycles in it.
         gc.set_threshold(50_000, 20, 100)
         gc.freeze()
+        self._outbox.take_over(unsent.take(self._work))
         pump = Thread(target=self._pump, name="pump", daemon=True)
         pump.start()
         try:
@@ -196,16 +209,16 @@ class Application:
         self._events.put("stop")
 
     def _finish(self, pump: Thread) -> None:
+        until = time.monotonic() + DRAIN_SECONDS
         line, self._line = self._line, None
         if line is not None:
             line.stop()
-            self._outbox.put(line.intake.flush())
-        until = time.monotonic() + DRAIN_SECONDS
+            self._outbox.put(line.intake.close())
         while self._session is not None and not self._outbox.empty and time.monotonic() < until:
             time.sleep(PUMP_SECONDS)
         self._stopping.set()
         pump.join(JOIN_SECONDS)
-        self._outbox.drop_all()
+        self._outbox.keep_all(partial(unsent.keep, self._work))
         self._say_health(line, state="stopped")
         with_messages = {name: vars_of(counts) for name, counts in line.intake.messages.items()} if line else {}
         accounts = {"messages": with_messages, "values": vars_of(self._values), "readings": vars_of(self._readings)}
@@ -284,7 +297,7 @@ class Application:
         before, self._line = self._line, None
         if before is not None:
             before.stop()
-            self._outbox.put(before.intake.flush())
+            self._outbox.put(before.intake.close())
         self._outbox.max_bytes = settings.max_queue_megabytes * 1_000_000
         self._settings, self._mapping = settings, mapping
         for ear in self._ears.values():
@@ -305,7 +318,7 @@ class Application:
     def _new_line(self, settings: Settings, mapping: Mapping | None) -> Line | None:
         if mapping is None:
             return None
-        return Line(mapping, settings, self._secret, self._values, self._examples)
+        return Line(mapping, settings, self._secret, self._values, self._examples, self._lock)
 
     def _secret(self, name: str) -> str:
         session = self._session

@@ -7,7 +7,7 @@ value twice, or let made-up machines take more than their room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from math import inf
@@ -55,6 +55,11 @@ class _Machine:
         self.read_at = -inf
         self.time = -inf
 
+    @property
+    def complete(self) -> bool:
+        """Whether each feature that is expected has a new value."""
+        return self.new & self.expected == self.expected
+
 
 @dataclass(frozen=True, slots=True)
 class Stale:
@@ -90,6 +95,9 @@ class Assembler:
         self._max_machines = max_machines
         self._machines: dict[str, _Machine] = {}
         self._due: dict[str, _Machine] = {}
+        # Of `all_new`: those that had a new value of everything, so that no others need be looked at between sweeps.
+        self._complete: dict[str, _Machine] = {}
+        self._all_new = mapping.assemble.when == "all_new"
         self._exception_sources: dict[int, float] = {}
         self._next_tick: float | None = None
         self._next_sweep = -inf
@@ -108,7 +116,7 @@ class Assembler:
         """
         self._exception_sources[source] = inf if connected else min(now, self._exception_sources.get(source, now))
 
-    def put(self, source: int, sample: Sample, now: float, wall: float) -> None:  # noqa: C901 - one branch a fate
+    def put(self, source: int, sample: Sample, now: float, wall: float) -> None:  # noqa: C901, PLR0912 - one branch a fate
         """Take a value.
 
         Args:
@@ -167,6 +175,8 @@ class Assembler:
             machine.values[feature] = value
             machine.changed = True
         self._due[sample.machine] = machine
+        if self._all_new and machine.complete:
+            self._complete[sample.machine] = machine
 
     def _set_back(self, machine: _Machine, feature: int, now: float, wall: float) -> bool:
         """Whether an old time means that the source's clock was set back: what was known is of the future, or all is old for long."""
@@ -208,38 +218,40 @@ class Assembler:
         when = self._rule.when
         if when == "clock":
             return self._on_clock(now, wall)
-        if now < self._next_sweep and when == "all_new":
-            # Between sweeps only what is complete.
-            ready: Callable[[_Machine], bool] = self._complete
-        elif when == "all_new":
+        machines = self._all_new_now(now) if when == "all_new" else self._changed_now(now)
+        return [self._read(machine, now, wall) for machine in machines]
+
+    def _all_new_now(self, now: float) -> list[_Machine]:
+        machines = [machine for machine in self._complete.values() if machine.complete]
+        self._complete.clear()
+        if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_SECONDS
             patience = self._rule.patience_seconds
+            machines += [
+                machine
+                for machine in self._due.values()
+                if now - machine.first_new >= patience and not machine.complete
+            ]
+        return machines
 
-            def ready(machine: _Machine) -> bool:
-                return self._complete(machine) or now - machine.first_new >= patience
-        else:
-            settle, heartbeat = self._rule.settle_seconds, self._rule.heartbeat_seconds
-
-            def ready(machine: _Machine) -> bool:
-                settled = now - machine.first_new >= settle
-                return settled and (machine.changed or now - machine.read_at >= heartbeat)
-
-        machines = [machine for machine in self._due.values() if ready(machine)]
-        if when == "change" and self._exception_sources and now >= self._next_sweep:
-            self._next_sweep = now + min(1.0, self._rule.heartbeat_seconds)
+    def _changed_now(self, now: float) -> list[_Machine]:
+        settle, heartbeat = self._rule.settle_seconds, self._rule.heartbeat_seconds
+        machines = [
+            machine
+            for machine in self._due.values()
+            if now - machine.first_new >= settle and (machine.changed or now - machine.read_at >= heartbeat)
+        ]
+        if self._exception_sources and now >= self._next_sweep:
+            self._next_sweep = now + min(1.0, heartbeat)
             machines += [
                 machine
                 for machine in self._machines.values()
                 if not machine.new
-                and now - machine.read_at >= self._rule.heartbeat_seconds
+                and now - machine.read_at >= heartbeat
                 and machine.read_at > -inf
                 and self._holds(machine)
             ]
-        return [self._read(machine, now, wall) for machine in machines]
-
-    @staticmethod
-    def _complete(machine: _Machine) -> bool:
-        return machine.new & machine.expected == machine.expected
+        return machines
 
     def _on_clock(self, now: float, wall: float) -> list[dict[str, Any]]:
         every = self._rule.every_seconds

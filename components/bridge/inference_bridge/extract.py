@@ -169,19 +169,17 @@ class Names:
             return listed
         return None if self._only_listed else fill(self._template, {"machine": raw})
 
-    def sample(self, raw: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample | None:
-        """A value of a source that has no messages, converted; None if its machine is left out.
+    def sample(self, raw: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample:
+        """A value of a source that has no messages, converted.
 
         Args:
-            raw: The machine as the source names it.
+            raw: The machine as the source names it, one of the mapping's.
             feature: Position of the feature.
             value: As the source has it.
             time: Seconds since 1970.
             problem: Why it is missing.
         """
-        machine = self.machine(raw)
-        if machine is None:
-            return None
+        machine = self.machine(raw) or raw
         if problem:
             return Sample(machine, feature, None, time, problem)
         try:

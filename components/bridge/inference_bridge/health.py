@@ -42,6 +42,7 @@ def health_message(
                 "state": source.state,
                 "connections": source.connections,
                 "lost_seconds": round(source.lost_seconds, 1),
+                **({"sessions_lost": source.sessions_lost} if source.sessions_lost else {}),
                 **({"messages": asdict(intake.messages[name])} if intake and name in intake.messages else {}),
                 **({"problem": source.problem} if source.problem else {}),
             }

@@ -27,6 +27,7 @@ class Intake:
         max_machines: How many machines there may be.
         values: Counts to go on with.
         examples: Names to go on with.
+        lock: Held while anything is counted; the one of whoever else counts the same values.
         monotonic: Seconds of a clock that never goes back.
         wall: Seconds since 1970.
     """
@@ -38,6 +39,7 @@ class Intake:
         max_machines: int,
         values: ValueCounts | None = None,
         examples: Examples | None = None,
+        lock: Lock | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -56,12 +58,15 @@ class Intake:
         self._assembler = Assembler(mapping, self.values, self.examples, max_machines=max_machines)
         self._monotonic = monotonic
         self._wall = wall
-        self.lock = Lock()
+        self.lock = lock or Lock()
+        self._closed = False
 
     def message(self, source: str, topic: str, payload: bytes) -> Extract:
         """Take a message of a source; what it held."""
         counts, extractor = self.messages[source], self._extractors[source]
         with self.lock:
+            if self._closed:
+                return Extract()
             counts.received += 1
             extract = extractor.extract(topic, payload)
             if not extract.matched:
@@ -101,11 +106,18 @@ class Intake:
         """Take values of a source that has no messages; each counts as a message, too."""
         counts, number = self.messages[source], self._numbers[source]
         with self.lock:
+            if self._closed:
+                return
             now, wall = self._monotonic(), self._wall()
             for sample in samples:
                 counts.received += 1
                 counts.read += 1
                 self._assembler.put(number, sample, now, wall)
+
+    def missed(self, source: str, count: int) -> None:
+        """Count what never came."""
+        with self.lock:
+            self.messages[source].missed += count
 
     def connected(self, source: str, *, connected: bool) -> None:
         """A source has its connection, or lost it."""
@@ -121,6 +133,12 @@ class Intake:
     def flush(self) -> list[dict[str, Any]]:
         """All readings of which something waits."""
         with self.lock:
+            return self._assembler.flush(self._monotonic(), self._wall())
+
+    def close(self) -> list[dict[str, Any]]:
+        """Take nothing any more, whoever still calls; the readings of which something waited."""
+        with self.lock:
+            self._closed = True
             return self._assembler.flush(self._monotonic(), self._wall())
 
     def stale(self) -> tuple[int, list[Any]]:

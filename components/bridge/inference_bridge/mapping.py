@@ -70,6 +70,12 @@ def _zone(name: str) -> str:
     return name
 
 
+def _machine_name(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("is no name: blank, or with characters that cannot be printed")
+    return name
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -78,7 +84,7 @@ Path_: TypeAlias = Annotated[str, AfterValidator(_path)]
 Paths: TypeAlias = Annotated[list[Path_], BeforeValidator(_listed), Field(max_length=8)]
 """One expression or several, of which the first that finds something holds."""
 Zone = Annotated[str, AfterValidator(_zone)]
-MachineName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")]
+MachineName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_machine_name)]
 
 
 class _Part(BaseModel):
@@ -512,11 +518,16 @@ class Mapping(_Part):
         if len(set(names)) < len(names):
             raise ValueError("two sources have one name")
         for source in self.sources:
-            if unknown := sorted(set(_features_of(source)) - self.features.keys()):
-                raise ValueError(f"the source {source.name!r} gives {', '.join(unknown)}, which is no feature")
+            self._check_source(source)
         for output in self.outputs:
             self._check_output(output)
         return self
+
+    def _check_source(self, source: Mqtt | OpcUa | Modbus | Replay) -> None:
+        if unknown := sorted(set(_features_of(source)) - self.features.keys()):
+            raise ValueError(f"the source {source.name!r} gives {', '.join(unknown)}, which is no feature")
+        if self.only_listed and (left_out := sorted(_machines_of(source) - self.machines.keys())):
+            raise ValueError(f"only_listed: {', '.join(left_out)} of the source {source.name!r} is not in `machines`")
 
     def _check_output(self, output: MqttOutput | OpcUaOutput) -> None:
         source = next((source for source in self.sources if source.name == output.source), None)
@@ -535,6 +546,10 @@ def _features_of(source: Mqtt | OpcUa | Modbus | Replay) -> list[str]:
     if isinstance(source, Modbus):
         return list(source.registers)
     return [feature for rule in source.read for feature in rule.values]
+
+
+def _machines_of(source: Mqtt | OpcUa | Modbus | Replay) -> set[str]:
+    return set(source.machines) if isinstance(source, OpcUa | Modbus) else set()
 
 
 def parse_mapping(document: Any) -> Mapping:

@@ -5,7 +5,6 @@ It must never wait for an answer, hold more than its room (the oldest make it, a
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import deque
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import Any, Protocol
+
+from pydantic_core import to_json
 
 from inference_bridge.accounts import ReadingCounts
 from ml_inference.backoff import Backoff
@@ -57,7 +58,7 @@ def pack(readings: Iterable[dict[str, Any]], limit: int = MAX_PAYLOAD_BYTES) -> 
     parts: list[bytes] = []
     size = 2
     for reading in readings:
-        part = json.dumps(reading, separators=(",", ":"), ensure_ascii=False).encode()
+        part = to_json(reading)  # a third of the cost of json.dumps
         if parts and size + len(part) > limit:
             batches.append((b"[" + b",".join(parts) + b"]", len(parts)))
             parts, size = [], 2
@@ -105,10 +106,13 @@ class Outbox:
                 self.counts.waiting += number
                 self._waiting.append(_Batch(payload, number))
                 self._bytes += len(payload)
-            while self._bytes > self.max_bytes and self._waiting:
-                oldest = self._waiting.popleft()
-                self._bytes -= len(oldest.payload)
-                self._settle(oldest, dropped=True)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self._bytes > self.max_bytes and self._waiting:
+            oldest = self._waiting.popleft()
+            self._bytes -= len(oldest.payload)
+            self._settle(oldest, dropped=True)
 
     def _settle(self, batch: _Batch, *, dropped: bool) -> None:
         self.counts.waiting -= batch.readings
@@ -169,11 +173,32 @@ class Outbox:
                 self._pause.failed()
             self._again(batch, resent=failure.kind is FailureKind.LOST)
 
-    def drop_all(self) -> None:
-        """The process ends: what nobody took is lost, and counted."""
+    def take_over(self, batches: list[tuple[bytes, int]]) -> None:
+        """Take what the process before this one had kept; it goes first."""
         with self._lock:
-            for batch in [*self._sent, *self._waiting]:
-                self._settle(batch, dropped=True)
+            for payload, number in reversed(batches):
+                self.counts.carried_over += number
+                self.counts.waiting += number
+                self._waiting.appendleft(_Batch(payload, number))
+                self._bytes += len(payload)
+            self._make_room()
+
+    def keep_all(self, keep: Callable[[list[bytes]], bool]) -> None:
+        """The process ends: what nobody took is kept for the next one, or else lost; both are counted.
+
+        Args:
+            keep: Keeps payloads; whether it could.
+        """
+        with self._lock:
+            # In the order in which they were made; what is on its way may have been taken, and is sent again.
+            batches = [*self._sent, *self._waiting]
+            kept = bool(batches) and keep([batch.payload for batch in batches])
+            for batch in batches:
+                if kept:
+                    self.counts.waiting -= batch.readings
+                    self.counts.kept += batch.readings
+                else:
+                    self._settle(batch, dropped=True)
             self._sent.clear()
             self._waiting.clear()
             self._bytes = 0

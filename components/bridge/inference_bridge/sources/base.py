@@ -38,14 +38,17 @@ class Events(Protocol):
     def samples(self, source: str, samples: Iterable[Sample]) -> None:
         """Values came."""
 
+    def missed(self, source: str, count: int) -> None:
+        """Messages or values never came, as the protocol tells."""
+
     def connected(self, source: str, *, connected: bool) -> None:
         """The source has its connection, or lost it."""
 
     def feature(self, name: str) -> int:
         """Position of a feature."""
 
-    def sample(self, machine: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample | None:
-        """A value of a machine as the source names it, converted; None if the machine is left out."""
+    def sample(self, machine: str, feature: int, value: Any, time: float | None, problem: str = "") -> Sample:
+        """A value of a machine as the source names it, converted."""
 
     def secret(self, name: str) -> str:
         """A secret of the nucleus's secret manager.
@@ -66,7 +69,8 @@ class Source(ABC):
         state: `connecting`, `connected`, `stopped`, or `finished` for a file that was read.
         problem: Why it is not connected.
         connections: How often it was.
-        lost_seconds: For how long it was not, since it was first.
+        sessions_lost: How often the server had forgotten what it was to keep for this source while that was away.
+        lost_seconds: For how long it was not connected, since it was first.
     """
 
     def __init__(self, name: str, events: Events) -> None:
@@ -75,6 +79,7 @@ class Source(ABC):
         self.state = "connecting"
         self.problem: str | None = None
         self.connections = 0
+        self.sessions_lost = 0
         self._lost_at: float | None = None
         self._lost_seconds = 0.0
         self.stopping = Event()

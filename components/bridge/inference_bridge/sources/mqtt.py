@@ -1,14 +1,14 @@
 """An MQTT broker as a source, and as a way out for results and alarms: paho-mqtt, with a loop of our own.
 
-The loop reads all that has come before it looks at the socket again, from a buffer, and acknowledges it in one piece: paho's own asks
-the system several times for each packet, at three times the cost. The
-session stays with the broker while the bridge is away, so with QoS 1 what is published meanwhile is delivered later. It must never
-publish to a topic that nobody configured.
+The loop takes all messages that have come before it looks at the socket again, and acknowledges them in one piece; when the connection
+ends, too, what has come is read first. The session stays with the broker while the bridge is away, so with QoS 1 what is published
+meanwhile is delivered later; a broker that has forgotten the session is counted. It must never publish to a topic that nobody configured.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -22,16 +22,18 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from inference_bridge.mapping import Mqtt
+from inference_bridge.mapping import Mqtt, Tls
 from inference_bridge.sources.base import MAX_OUTGOING, Events, Source, SourceError, read_password
+from inference_bridge.sources.stream import MalformedError, Stream
 
 CONNECT_SECONDS = 10.0
-PIECE_BYTES = 65_536
 MAX_CLIENT_ID = 128
 LOOK_SECONDS = 0.1
 """Between looks at what waits to be written."""
-READS = 500
-"""Packets in a row before the keep-alive and what waits to be written get their turn."""
+PIECES = 4
+"""Read in a row, some hundred messages each, before the keep-alive and what waits to be written get their turn."""
+
+logger = logging.getLogger(__name__)
 
 
 class MqttClient(Source):
@@ -41,8 +43,8 @@ class MqttClient(Source):
         super().__init__(configuration.name, events)
         self._configuration = configuration
         self._client: paho.Client | None = None
+        self._tls: ssl.SSLContext | None = None
         self._refusal: str | None = None
-        self._heard = 0
         self._outgoing: deque[tuple[str, bytes, int]] = deque()
         self.sent = 0
 
@@ -58,15 +60,12 @@ class MqttClient(Source):
         client.connect_timeout = CONNECT_SECONDS
         client.max_inflight_messages_set(100)
         client.max_queued_messages_set(MAX_OUTGOING)
-        password = read_password(configuration.password_file, configuration.password_secret, self.events.secret)
-        if configuration.username:
-            client.username_pw_set(configuration.username, password)
         if configuration.tls is not None:
-            client.tls_set_context(self._tls())
+            self._tls = _tls_context(configuration.tls)
+            client.tls_set_context(self._tls)
         client.on_socket_register_write = lambda *_: None  # so that paho leaves writing to our loop
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
         client.on_publish = self._on_publish
         return client
 
@@ -74,17 +73,17 @@ class MqttClient(Source):
         device = os.environ.get("AWS_IOT_THING_NAME") or socket.gethostname()
         return f"bridge-{device}-{self.name}"[:MAX_CLIENT_ID]
 
-    def _tls(self) -> ssl.SSLContext:
-        tls = self._configuration.tls
-        assert tls is not None  # noqa: S101 - for the type checker
-        try:
-            context = ssl.create_default_context(cafile=tls.ca or None)
-            if tls.certificate:
-                context.load_cert_chain(tls.certificate, tls.key)
-        except (OSError, ssl.SSLError) as error:
-            raise SourceError(f"cannot use the files of tls: {error}") from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+    def _prepare(self, client: paho.Client) -> None:
+        """Read password and certificate, which may have been renewed."""
+        configuration = self._configuration
+        password = read_password(configuration.password_file, configuration.password_secret, self.events.secret)
+        if configuration.username:
+            client.username_pw_set(configuration.username, password)
+        if self._tls is not None and configuration.tls is not None and configuration.tls.certificate:
+            try:
+                self._tls.load_cert_chain(configuration.tls.certificate, configuration.tls.key)
+            except (OSError, ssl.SSLError) as error:
+                raise SourceError(f"cannot use {configuration.tls.certificate} with its key: {error}") from None
 
     def work(self) -> None:
         """Connect, subscribe, and read until the connection ends."""
@@ -93,6 +92,7 @@ class MqttClient(Source):
         if self._client is None:
             self._client = self._new_client()
         client = self._client
+        self._prepare(client)
         self._refusal = None
         port = configuration.port or (8883 if configuration.tls else 1883)
         more: dict[str, Any] = {}
@@ -117,23 +117,56 @@ class MqttClient(Source):
             # What was answered is on its way; the session stays with the broker.
             client.disconnect()
             client.loop_write()
-            if isinstance(sock := client.socket(), _Buffered):
-                sock.flush()
+            if isinstance(stream := client.socket(), Stream):
+                stream.flush()
         finally:
             _close(client)
 
     def _turn(self, client: paho.Client) -> None:
-        sock = client.socket()
-        if not isinstance(sock, _Buffered):
+        stream = client.socket()
+        if not isinstance(stream, Stream):
             raise SourceError("the broker closed the connection")
-        writing = [sock] if sock.unsent else []
-        readable, _, _ = select.select([sock], writing, [], 0 if sock.unread else LOOK_SECONDS)
-        if readable or sock.unread:
-            for _ in range(READS):
-                heard = self._heard
-                _check(client.loop_read())
-                if self._heard == heard and not sock.unread:
-                    break  # nothing more has come
+        readable, _, _ = select.select(
+            [stream], [stream] if stream.unsent else [], [], 0 if stream.pending else LOOK_SECONDS
+        )
+        try:
+            if readable or stream.pending:
+                for _ in range(PIECES):
+                    more = stream.fill()
+                    self._take(client, stream)
+                    if not more:
+                        break
+            self._write(client)
+            stream.flush()
+        except OSError as error:
+            self._take_the_rest(client, stream)
+            raise SourceError(f"the connection to the broker is lost: {error.strerror or error}") from None
+        if stream.ended:
+            raise SourceError("the broker closed the connection")
+
+    def _take(self, client: paho.Client, stream: Stream) -> None:
+        """Take what has come as a whole."""
+        while True:
+            try:
+                for topic, payload, retained in stream.messages():
+                    if retained and not self._configuration.report_by_exception:
+                        self.events.retained(self.name)
+                    else:
+                        self.events.message(self.name, topic, payload)
+                if not stream.grant():
+                    return
+            except MalformedError as error:
+                raise SourceError(f"the broker does not speak MQTT: {error}") from None
+            _check(client.loop_read())
+
+    def _take_the_rest(self, client: paho.Client, stream: Stream) -> None:
+        """Take what had come before the connection was lost: with QoS 0, nobody sends it again."""
+        with contextlib.suppress(OSError, SourceError):
+            self._take(client, stream)
+            while stream.fill():
+                self._take(client, stream)
+
+    def _write(self, client: paho.Client) -> None:
         # Written by this thread alone: two could tear each other's packets apart.
         while self._outgoing and self.state == "connected":
             topic, payload, qos = self._outgoing[0]
@@ -143,7 +176,6 @@ class MqttClient(Source):
         _check(client.loop_misc())
         if client.want_write():
             _check(client.loop_write())
-        sock.flush()
 
     def publish(self, topic: str, payload: bytes, qos: int) -> bool:
         """Publish a result or an alarm; whether there was room for it. May be called from any thread."""
@@ -159,10 +191,13 @@ class MqttClient(Source):
 
     # Called by paho within the loop.
 
-    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: paho.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             self._refusal = f"the broker refuses the connection: {reason}"
             return
+        if self.connections and self._configuration.session_seconds and not flags.session_present:
+            self.sessions_lost += 1
+            logger.warning("%s: the broker has forgotten the session, and what it kept for it", self.name)
         # The broker may have lost its sessions, so it is told each time.
         qos: int = self._configuration.qos
         client.subscribe([(topic, qos) for topic in self._configuration.filters])
@@ -179,67 +214,21 @@ class MqttClient(Source):
     def _on_publish(self, _client: paho.Client, _data: Any, _mid: int, _reason: Any, _properties: Any) -> None:
         self.sent += 1
 
-    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        self._heard += 1
-        if message.retain and not self._configuration.report_by_exception:
-            self.events.retained(self.name)
-            return
-        self.events.message(self.name, message.topic, bytes(message.payload))
-
-
-class _Buffered:
-    """A socket that reads and writes in large pieces."""
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._read = b""
-        self._at = 0
-        self._unsent = bytearray()
-
-    def recv(self, size: int) -> bytes:
-        if self._at >= len(self._read):
-            self._read, self._at = self._sock.recv(PIECE_BYTES), 0
-        part = self._read[self._at : self._at + size]
-        self._at += len(part)
-        return part
-
-    @property
-    def unread(self) -> bool:
-        """Whether something has been read from the system that nobody asked for yet."""
-        return self._at < len(self._read) or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
-
-    @property
-    def unsent(self) -> bool:
-        return bool(self._unsent)
-
-    def send(self, data: bytes) -> int:
-        self._unsent += data
-        if len(self._unsent) > PIECE_BYTES:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """Hand to the system what it takes."""
-        try:
-            while self._unsent:
-                del self._unsent[: self._sock.send(self._unsent)]
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.flush()
-        self._sock.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
 
 class _Client(paho.Client):
     """paho's client over such a socket."""
 
     def _create_socket(self) -> Any:
-        return _Buffered(super()._create_socket())
+        return Stream(super()._create_socket(), properties=self._protocol == paho.MQTTv5)
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(f"cannot use the authorities in {tls.ca}: {error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def _check(code: MQTTErrorCode) -> None:

@@ -7,14 +7,15 @@ text. The server's certificate is the configured one or there is no connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timezone
 from pathlib import Path
-from typing import Any
 
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.crypto import security_policies
 from asyncua.crypto.uacrypto import CertProperties
+from asyncua.ua.attribute_ids import AttributeIds
 
 from inference_bridge.extract import Qualities
 from inference_bridge.mapping import OpcUa
@@ -25,8 +26,19 @@ CONNECT_SECONDS = 5.0
 LOOK_SECONDS = 2.0
 """Between two proofs that the server still answers."""
 ITEMS_A_REQUEST = 500
+NOTIFICATIONS_A_MESSAGE = 10_000
+LIFETIMES = 10_000
+"""Publishing intervals without a sign of this client after which the server gives a subscription up."""
+ALIVE_MILLISECONDS = 5000.0
+"""In which the server says that it is there, where no value changes."""
+MAX_MISSED = 1 << 16
+"""A larger step in the sequence numbers is no gap."""
 SESSION_MILLISECONDS = 60_000
 """After which a server forgets a bridge that was killed; many allow but a few sessions."""
+_OVERFLOW = 0x480
+"""Of a status code: the server's queue was full, and it left out values before this one (OPC UA part 4, 7.39)."""
+
+logger = logging.getLogger(__name__)
 
 
 class OpcUaClient(Source):
@@ -39,6 +51,8 @@ class OpcUaClient(Source):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._outgoing: dict[str, ua.Variant] = {}
+        self._meaning: list[tuple[str, int]] = []
+        self._sequence = 0
         self.sent = 0
         self.ended = False
         self.failed = 0
@@ -121,36 +135,86 @@ class OpcUaClient(Source):
 
     async def _subscribe(self, client: Client) -> None:
         configuration = self._configuration
-        meaning: dict[ua.NodeId, tuple[str, int]] = {}
-        for machine in configuration.machines:
-            for feature, template in configuration.nodes.items():
-                text = template.replace("{machine}", machine)
-                try:
-                    node = ua.NodeId.from_string(text)
-                except Exception as error:
-                    raise SourceError(f"{text!r} is no node id") from error
-                meaning[node] = machine, self.events.feature(feature)
-        subscription = await client.create_subscription(configuration.publishing_milliseconds, _Handler(self, meaning))
-        nodes: list[Any] = [client.get_node(node) for node in meaning]
+        self._sequence = 0
+        self._meaning = [
+            (machine, self.events.feature(feature))
+            for machine in configuration.machines
+            for feature in configuration.nodes
+        ]
+        nodes = [
+            _node_id(template.replace("{machine}", machine))
+            for machine in configuration.machines
+            for template in configuration.nodes.values()
+        ]
+        milliseconds = configuration.publishing_milliseconds
+        asked = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=ua.Duration(milliseconds),
+            RequestedLifetimeCount=ua.Counter(LIFETIMES),
+            RequestedMaxKeepAliveCount=ua.Counter(max(1, int(ALIVE_MILLISECONDS / milliseconds))),
+            MaxNotificationsPerPublish=ua.Counter(NOTIFICATIONS_A_MESSAGE),
+            PublishingEnabled=True,
+        )
+        # Below asyncua's own Subscription, which makes a task for each value.
+        subscription = await client.uaclient.create_subscription(asked, self._published)
         refused: list[str] = []
         for start in range(0, len(nodes), ITEMS_A_REQUEST):
             some = nodes[start : start + ITEMS_A_REQUEST]
-            answers: list[Any] = await subscription.subscribe_data_change(
-                some,
-                queuesize=configuration.queue_size,
-                sampling_interval=ua.Duration(configuration.sampling_milliseconds),
+            items = [self._item(handle, node) for handle, node in enumerate(some, start)]
+            answers = await client.uaclient.create_monitored_items(
+                ua.CreateMonitoredItemsParameters(
+                    SubscriptionId=subscription.SubscriptionId,
+                    TimestampsToReturn=ua.TimestampsToReturn.Both,
+                    ItemsToCreate=items,
+                )
             )
             refused += [
-                f"{item.nodeid.to_string()} ({answer.name})"
-                for item, answer in zip(some, answers, strict=True)
-                if isinstance(answer, ua.StatusCode)
+                f"{node.to_string()} ({answer.StatusCode.name})"
+                for node, answer in zip(some, answers, strict=True)
+                if not answer.StatusCode.is_good()
             ]
         if refused:
             shown = ", ".join(refused[:5]) + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")  # noqa: PLR2004
             raise SourceError(f"the server has no value of {shown}")
 
-    def took(self, machine: str, feature: int, data: ua.DataValue) -> None:
-        """Hand a value on."""
+    def _item(self, handle: int, node: ua.NodeId) -> ua.MonitoredItemCreateRequest:
+        return ua.MonitoredItemCreateRequest(
+            ItemToMonitor=ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value),
+            MonitoringMode=ua.MonitoringMode.Reporting,
+            RequestedParameters=ua.MonitoringParameters(
+                ClientHandle=ua.IntegerId(handle),
+                SamplingInterval=ua.Duration(self._configuration.sampling_milliseconds),
+                QueueSize=ua.Counter(self._configuration.queue_size),
+                DiscardOldest=True,
+            ),
+        )
+
+    def _published(self, result: ua.PublishResult) -> None:
+        """A message of the subscription."""
+        try:
+            message = result.NotificationMessage
+            missed = 0
+            if message.NotificationData:
+                # From 1 on; after the last number of 32 bits, from 1 again.
+                expected = self._sequence % ((1 << 32) - 1) + 1
+                if self._sequence and 0 < message.SequenceNumber - expected < MAX_MISSED:
+                    missed = message.SequenceNumber - expected
+                self._sequence = message.SequenceNumber
+            for part in message.NotificationData or ():
+                if isinstance(part, ua.DataChangeNotification):
+                    missed += sum(self._took(item) for item in part.MonitoredItems)
+                elif isinstance(part, ua.StatusChangeNotification):
+                    # The subscription ended: the connection is of no use.
+                    self.ended = True
+                    self.wake()
+            if missed:
+                self.events.missed(self.name, missed)
+        except Exception:
+            logger.exception("internal error: %s", self.name)  # else asyncua would swallow it
+
+    def _took(self, item: ua.MonitoredItemNotification) -> bool:
+        """Hand a value on; whether the server had no room for one before it."""
+        machine, feature = self._meaning[item.ClientHandle]
+        data = item.Value
         stamp = data.SourceTimestamp or data.ServerTimestamp
         time = None
         if stamp is not None and self._configuration.time_from == "source":
@@ -160,9 +224,8 @@ class OpcUaClient(Source):
         value = None if problem or data.Value is None else data.Value.Value
         if not problem and value is None:
             problem = "its value is null"
-        sample = self.events.sample(machine, feature, value, time, problem)
-        if sample is not None:
-            self.events.samples(self.name, [sample])
+        self.events.samples(self.name, [self.events.sample(machine, feature, value, time, problem)])
+        return code & _OVERFLOW == _OVERFLOW
 
     def write(self, node: str, value: float | bool) -> bool:
         """Write a value to a node of the allow-list, the newest one if several wait. May be called from any thread."""
@@ -187,6 +250,13 @@ class OpcUaClient(Source):
                 del self._outgoing[node]
 
 
+def _node_id(text: str) -> ua.NodeId:
+    try:
+        return ua.NodeId.from_string(text)
+    except Exception as error:
+        raise SourceError(f"{text!r} is no node id") from error
+
+
 def _file(path: str) -> CertProperties:
     """A certificate or a key, by what is in its file and not by how that is called.
 
@@ -198,23 +268,3 @@ def _file(path: str) -> CertProperties:
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from None
     return CertProperties(content, extension="pem" if b"-----BEGIN" in content else "der")
-
-
-class _Handler:
-    """Takes the notifications of a subscription."""
-
-    def __init__(self, client: OpcUaClient, meaning: dict[ua.NodeId, tuple[str, int]]) -> None:
-        self._client = client
-        self._meaning = meaning
-
-    def datachange_notification(self, node: Any, _value: Any, data: Any) -> None:
-        """A value changed."""
-        self._client.took(*self._meaning[node.nodeid], data.monitored_item.Value)
-
-    def event_notification(self, _event: Any) -> None:
-        """Events are not asked for."""
-
-    def status_change_notification(self, _status: Any) -> None:
-        """The subscription ended: the connection is of no use."""
-        self._client.ended = True
-        self._client.wake()
