@@ -21,8 +21,6 @@ from ml_inference.workbench.packaging.readings import confusable
 from ml_inference.workbench.packaging.request import Report, Request
 from support.damage import edit_manifest
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 DATA = Path(__file__).parent / "data"
 REGRESSION = DATA / "regression-1.6.2.json"
 TABLE = DATA / "regression-1.6.2.csv"

@@ -17,8 +17,6 @@ from ml_inference.workbench.packaging.errors import PackagingError
 from ml_inference.workbench.packaging.request import Request
 from support.damage import crashing, filling
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 DATA = Path(__file__).parent / "data"
 LETTERS = "a,b,c,d,e,f,g,h,i,j,k,l,m"
 

@@ -14,8 +14,6 @@ import xgboost
 
 from support.models import SIX, train_small
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "bring-your-own-model.md"
 SECTIONS = ("From SageMaker", "Check", "Sign")
 

@@ -9,8 +9,6 @@ from ml_inference.workbench.packaging import sources
 from ml_inference.workbench.packaging.errors import PackagingError
 from ml_inference.workbench.packaging.sources import local_file
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

@@ -114,9 +114,10 @@ class Nursery:
 
 def serve(connection: socket.socket) -> None:
     """Fork for each request until nobody is there to ask; then nothing stays behind."""
-    from support import quick_component  # noqa: F401, PLC0415 - only in the process that forks
+    from ml_inference.lean import keep_xgboost_lean  # noqa: PLC0415 - only in the process that forks
+    from support import quick_component  # noqa: F401, PLC0415
 
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    keep_xgboost_lean()
     import ml_inference.serving.component  # noqa: F401, PLC0415
 
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads cannot be forked safely"

@@ -1,8 +1,7 @@
 """`ml-inference run` for tests: the same process with other time limits, and quicker to start.
 
 The first argument holds the fields of `Timing` to change as JSON, the others are those of `ml-inference run`. Models are
-checked in this process and not first in a child, unless `--child` asks for it, and scikit-learn, which XGBoost imports
-where it is installed, stays away as it does on a device.
+checked in this process and not first in a child, unless `--child` asks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_inference.cli import run
+from ml_inference.lean import keep_xgboost_lean
 
 if TYPE_CHECKING:
     from ml_inference.model.bundle import Model
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def make(changed: dict[str, float], overrides: dict[str, Any], *, child: bool) -> Component:
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    keep_xgboost_lean()
     # Imported late, as `ml-inference run` does: from the first moment on it can be stopped.
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.model.bundle import load_model  # noqa: PLC0415

@@ -13,7 +13,7 @@ import pytest
 import ml_inference
 
 SOURCE = Path(ml_inference.__file__).parent
-LEAVES = {"limits", "topics", "times", "backoff", "logs", "version", "wire"}
+LEAVES = {"limits", "topics", "times", "backoff", "lean", "logs", "version", "wire"}
 ROOMS = {
     "config",
     "model",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ml_inference import __version__
+from ml_inference.lean import keep_xgboost_lean
 
 DEVICE = "ml_inference.cli"
 WORKBENCH = "ml_inference.workbench.commands"
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # OpenMP's idle threads spin; it reads this once, when XGBoost is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    keep_xgboost_lean()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="ml-inference", description="Machine learning at the edge on AWS IoT Greengrass V2."

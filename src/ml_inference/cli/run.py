@@ -84,6 +84,9 @@ def configure_log() -> None:
 
 
 def _component(overrides: dict[str, Any]) -> Component:
+    from ml_inference.serving import heap  # noqa: PLC0415
+
+    heap.share()
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
     from ml_inference.serving.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
 

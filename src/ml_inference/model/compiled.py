@@ -11,6 +11,7 @@ import json
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -143,16 +144,16 @@ def _agrees(function: Function, booster: xgboost.Booster, probes: npt.NDArray[np
 
 def _probes(forest: Sequence[Tree], columns: int) -> npt.NDArray[np.float32]:
     """Rows around the thresholds: on them, right beside them, and without a value."""
-    random = np.random.default_rng(0)
-    probes = np.full((PROBES, columns), np.nan, dtype=np.float32)
-    found: list[list[float]] = [[] for _ in range(columns)]
+    random = Random(0)  # noqa: S311 - no secret; numpy's own would cost 2 MiB for these few
+    found: list[list[np.float32]] = [[] for _ in range(columns)]
     for tree in forest:
         for node in tree.splits:
-            found[int(tree.feature[node])].append(float(tree.threshold[node]))
+            found[int(tree.feature[node])].append(np.float32(tree.threshold[node]))
+    probes = np.full((PROBES, columns), np.nan, dtype=np.float32)
     for column, thresholds in enumerate(found):
-        if thresholds:
-            chosen = random.choice(np.array(thresholds, dtype=np.float32), PROBES)
-            beside = np.nextafter(chosen, np.float32(-np.inf))
-            probes[:, column] = np.where(random.random(PROBES) < 0.5, chosen, beside)  # noqa: PLR2004 - one of the two
-    probes[random.random(probes.shape) < 0.1] = np.nan  # noqa: PLR2004 - a tenth
+        for row in range(PROBES if thresholds else 0):
+            threshold = random.choice(thresholds)
+            beside = random.random() < 0.5  # noqa: PLR2004 - half of them
+            if random.random() < 0.9:  # noqa: PLR2004 - a tenth is missing
+                probes[row, column] = np.nextafter(threshold, np.float32(-np.inf)) if beside else threshold
     return probes

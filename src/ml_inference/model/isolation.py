@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ml_inference
+from ml_inference.lean import keep_xgboost_lean
 
 MEBIBYTE = 1024 * 1024
 
@@ -119,6 +120,7 @@ def _limit(memory_bytes: int, seconds: int) -> None:
 def _main() -> None:
     memory_bytes, seconds, module, *arguments = sys.argv[1:]
     _limit(int(memory_bytes), int(seconds))
+    keep_xgboost_lean()
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -7,7 +7,6 @@ A bad message, a bad new model, a bad new configuration, a missing permission or
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import platform
@@ -26,6 +25,7 @@ from ml_inference.greengrass.session import Connector, Session
 from ml_inference.logs import Occurrences
 from ml_inference.model.bundle import Model
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving import heap
 from ml_inference.serving.control import Control
 from ml_inference.serving.counters import Counters
 from ml_inference.serving.exits import EXIT_STOPPED, ExitError
@@ -264,6 +264,7 @@ class Component:
                 self._models.in_force = model
                 self._models.begin_trial(self._intake.counters.snapshot().scored)
                 self._publish_health()
+                heap.trim()
 
     def _do_what_is_due(self) -> None:
         now = self._monotonic()
@@ -283,8 +284,11 @@ class Component:
             self._due.models = now + self._timing.model_poll
             self._models.look()
             self._models.look_at_trial(self._intake.counters.snapshot().scored)
-        if self._listen(self._connection.session) or now >= self._health.due:
+        due = now >= self._health.due
+        if self._listen(self._connection.session) or due:
             self._publish_health()
+        if due:
+            heap.trim()
 
     # The connection.
 
@@ -430,8 +434,7 @@ class Component:
             offer=self._outputs.offer,
             monotonic=self._monotonic,
         )
-        # What has been imported stays for good: looking through all of it now and then would hold up a result for 10 ms and more.
-        gc.freeze()
+        heap.settle()
         self._worker.start()
         self._subscription.want(configuration.input_topic, self._settings.kept_input_topic())
         self._requests.want(configuration.control_topic)

@@ -12,8 +12,6 @@ from ml_inference.model.trust import check_signature, decode_public_key, key_id
 from ml_inference.model.verification import verify_in_child
 from support.damage import copy_of, edit_manifest, replace_booster
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 # RFC 8032, section 7.1, test 2: a signature that neither of our libraries made.
 RFC_PUBLIC = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
 RFC_MESSAGE = b"\x72"

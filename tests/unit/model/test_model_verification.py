@@ -17,7 +17,6 @@ from support.clocks import until
 from support.damage import copy_of, crashing, edit_manifest, filling, replace_booster, set_node
 
 SECONDS = 60.0
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
 
 
 @pytest.fixture

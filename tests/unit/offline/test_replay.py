@@ -12,8 +12,6 @@ from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.pipeline import Pipeline
 from support.models import ABNORMAL, NORMAL, train_small
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 
 def lines(path: Path, *documents: Any) -> Path:
     path.write_text("".join((item if isinstance(item, str) else json.dumps(item)) + "\n" for item in documents))
