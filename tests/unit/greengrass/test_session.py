@@ -129,6 +129,21 @@ def test_a_subscription_hears_binary_and_json_messages_in_order_on_the_sdks_thre
     assert threading.current_thread().name not in {name for _, name in messages}
 
 
+def test_python_knows_the_sdks_thread_again_from_call_to_call(rig: Rig, session: Session) -> None:
+    """Its state costs more to make and drop than a message does."""
+    known = threading.local()
+    heard: queue.Queue[int] = queue.Queue()
+
+    def on_payload(_: bytes) -> None:
+        known.calls = getattr(known, "calls", 0) + 1
+        heard.put(known.calls)
+
+    session.subscribe("test/a", on_payload)
+    for _ in range(3):
+        rig.nucleus.publish("test/a", b"1")
+    assert [heard.get(timeout=SECONDS) for _ in range(3)] == [1, 2, 3]
+
+
 def test_a_closed_subscription_hears_no_more_and_the_others_do(rig: Rig, session: Session) -> None:
     first: queue.Queue[bytes] = queue.Queue()
     second: queue.Queue[bytes] = queue.Queue()
