@@ -2,8 +2,9 @@
 
 MODEL ?= artifacts/model
 QUICK ?=
+JOBS ?=
 
 .PHONY: evaluate
 
-evaluate: $(READY)  ## alarms of MODEL=artifacts/model over time, into docs/evaluation.md: an hour; QUICK=1: five minutes
-	@PYTHONPATH=benchmarks $(BIN)/python -m evaluation --model "$(MODEL)" $(if $(QUICK),--quick)
+evaluate: $(READY)  ## alarms of MODEL=artifacts/model over time, into docs/evaluation.md: an hour; QUICK=1: five minutes; JOBS=1: one process
+	@PYTHONPATH=benchmarks $(BIN)/python -m evaluation --model "$(MODEL)" $(if $(QUICK),--quick) $(if $(JOBS),--jobs $(JOBS))

@@ -24,7 +24,15 @@ FAULTY_SHARE = 0.25
 """Share of readings that a failing sensor freezes or loses: a smaller one is noticed too, a little later."""
 EVIDENCE = 18.0
 """Evidence from which a sensor counts as faulty: by Wald's bound one such sum in e^18 = 66 million reaches it by chance, and a
-sensor begins some 30 million a machine-year at one reading a second."""
+sensor begins some 30 million a machine-year at one reading a second. Of rarer readings less will do, by the logarithm of their interval."""
+CERTAIN = 1.5
+"""Times the evidence that makes a sensor faulty, beyond which none is gathered: it is to end in time when the sensor is well."""
+WELL_READINGS = 16
+"""Other values in a row after which a stuck sensor is well: of one that freezes at `FAULTY_SHARE` one such row in a hundred is chance."""
+WELL_SECONDS = 60.0
+"""Time that these have to take, or at many readings a second such chance would come every minute."""
+COMMON = 1.5
+"""Evidence of one recurrence from which a value is rare enough that a sensor that is well does not have it in `WELL_READINGS`."""
 SUSPICIOUS = 6.0
 """Evidence from which a reading with the suspected value says nothing about the machine any more."""
 MARGIN = 1.3
@@ -39,6 +47,12 @@ MOST_RECURRING = 0.9
 """Where one value is so usual (the speed of a machine at rest), its recurrence says nothing."""
 LEAST_SHARE = 0.002
 """Even a value that training never saw twice comes twice by chance."""
+LEAST_REST_SHARE = 0.02
+"""The same of a machine at rest, of which training has few readings."""
+REST_READINGS = 100_000
+"""The longest run of a value that comes with probability p among so many readings is ln(REST_READINGS) / ln(1 / p)."""
+REST_MARGIN = 1.5
+"""Of one value's share at rest over that of all pairs of readings that are alike."""
 REGISTER_ENDS = tuple(
     sign * end / scale
     for scale in (1.0, 10.0, 100.0, 1000.0)
@@ -53,21 +67,23 @@ class SensorState:
     Attributes:
         evidence: By feature, for a value that recurs; 0 where nothing is suspected.
         value: By feature, the latest value, or the one that is suspected.
+        other: By feature, the latest value besides the one that is suspected; None while there was none.
         gain: By feature, what a reading with the suspected value adds.
         loss: By feature, what another one takes away.
-        since: By feature, when the suspicion began, in epoch seconds.
+        since: By feature, when the suspicion began, in epoch seconds; of a faulty sensor, when the value came last.
         gone: By feature, the evidence that it is missing; None while nothing was missing.
         gone_since: By feature, when that began.
         faulty: What is wrong by feature; None while all is well.
         off: Whether the machine stood still at its latest reading.
     """
 
-    __slots__ = ("evidence", "faulty", "gain", "gone", "gone_since", "loss", "off", "since", "value")
+    __slots__ = ("evidence", "faulty", "gain", "gone", "gone_since", "loss", "off", "other", "since", "value")
 
     def __init__(self, features: int) -> None:
         zeros = bytes(8 * features)
         self.evidence = array("d", zeros)
         self.value = array("d", [math.nan]) * features
+        self.other: array[float] | None = None
         self.gain = array("d", zeros)
         self.loss = array("d", zeros)
         self.since = array("d", zeros)
@@ -100,7 +116,10 @@ class SensorWatch:
     def __init__(self, features: Sequence[Feature]) -> None:
         self._features = features
         self._running = [_Reference(feature, feature.usual) for feature in features]
-        self._off = [_Reference(feature, feature.usual_off or feature.usual) for feature in features]
+        self._off = [
+            self._running[column] if feature.usual_off is None else _Reference(feature, feature.usual_off, at_rest=True)
+            for column, feature in enumerate(features)
+        ]
         self._missing_gain = [_odds(reference.missing_share, FAULTY_SHARE)[0] for reference in self._running]
         self._missing_loss = [_odds(reference.missing_share, FAULTY_SHARE)[1] for reference in self._running]
         self.active = any(feature.usual for feature in features)
@@ -115,6 +134,7 @@ class SensorWatch:
         values: Sequence[float],
         seconds: float,
         *,
+        step: float = 1.0,
         off: bool = False,
         held: Sequence[int] = (),
     ) -> tuple[list[Change] | None, bool]:
@@ -124,6 +144,7 @@ class SensorWatch:
             state: The machine's.
             values: As the sensors gave them, in column order; NaN for one that is missing.
             seconds: Time of the reading, in epoch seconds, after the one before.
+            step: Seconds since the reading before.
             off: Whether the machine stands still.
             held: Columns that a gateway merely repeated, which say nothing.
 
@@ -140,7 +161,7 @@ class SensorWatch:
             if value == latest[column]:
                 if column in held:
                     continue
-                if self._recurs(state, column, seconds, off=off):
+                if self._recurs(state, column, seconds, step, off=off):
                     changes = changes or []
                     changes.append(Change(column, state.faulty[column]))  # type: ignore[index]
                 # One that is known to be faulty is withheld, or has to be believed for want of anything better.
@@ -153,12 +174,16 @@ class SensorWatch:
                 left = evidence[column] - state.loss[column]
                 if left > 0.0:
                     evidence[column] = left
-                else:
+                    if left < state.gain[column]:
+                        self._instead(state, column, value, seconds, off=off)
+                elif not (state.faulty and state.faulty.get(column) in (STUCK, SATURATED)):
                     evidence[column] = 0.0
                     latest[column] = value
-                    if state.faulty and state.faulty.get(column) in (STUCK, SATURATED):
-                        changes = changes or []
-                        changes.append(self._well(state, column))
+                elif seconds - state.since[column] >= WELL_SECONDS:
+                    evidence[column] = 0.0
+                    latest[column] = value
+                    changes = changes or []
+                    changes.append(self._well(state, column))
             else:
                 latest[column] = value
         if not complete or state.gone is not None:
@@ -170,7 +195,7 @@ class SensorWatch:
         """Faulty sensors of a machine by name, with what is wrong with them."""
         return {self._features[column].name: reason for column, reason in (state.faulty or {}).items()}
 
-    def _recurs(self, state: SensorState, column: int, seconds: float, *, off: bool) -> bool:
+    def _recurs(self, state: SensorState, column: int, seconds: float, step: float, *, off: bool) -> bool:
         """Whether a value that came again makes its sensor faulty."""
         reference = (self._off if off else self._running)[column]
         before = state.evidence[column]
@@ -181,16 +206,29 @@ class SensorWatch:
             state.gain[column], state.loss[column], state.since[column] = gain, loss, seconds
         else:
             gain = state.gain[column]
-        limit = reference.evidence
-        # What is certain need not become more so: it is to end in time when the sensor is well again.
-        after = min(before + gain, 1.5 * limit)
-        state.evidence[column] = after
-        if after < limit or seconds - state.since[column] < reference.wait:
-            return False
+        certain = CERTAIN * reference.evidence
+        state.evidence[column] = after = min(before + gain, certain)
         if state.faulty and state.faulty.get(column, INCONSISTENT) != INCONSISTENT:
+            if gain >= COMMON:
+                state.evidence[column], state.loss[column] = certain, certain / WELL_READINGS
+            state.since[column] = seconds
+            return False
+        if after < reference.evidence and after < reference.enough(step):
+            return False
+        if seconds - state.since[column] < reference.wait(state.value[column]):
             return False
         state.faulty = (state.faulty or {}) | {column: reference.reason(state.value[column])}
         return True
+
+    def _instead(self, state: SensorState, column: int, value: float, seconds: float, *, off: bool) -> None:
+        """Suspect another value that comes twice in a row, while what came before may be a coincidence."""
+        other = state.other
+        if other is None:
+            other = state.other = array("d", [math.nan]) * len(state.value)
+        if value == other[column] and not (state.faulty and column in state.faulty):
+            state.value[column], state.evidence[column] = value, 0.0
+            self._recurs(state, column, seconds, 0.0, off=off)
+        other[column] = value
 
     def _missing(self, state: SensorState, values: Sequence[float], seconds: float) -> list[Change]:
         if state.gone is None or state.gone_since is None:
@@ -205,7 +243,7 @@ class SensorWatch:
             if value != value:  # NaN  # noqa: PLR0124
                 if before == 0.0:
                     state.gone_since[column] = seconds
-                after = min(before + self._missing_gain[column], 1.5 * EVIDENCE)
+                after = min(before + self._missing_gain[column], CERTAIN * EVIDENCE)
                 state.gone[column] = after
                 faulty = state.faulty or {}
                 if (
@@ -232,6 +270,7 @@ class SensorWatch:
             if not (state.faulty and column in state.faulty):
                 state.evidence[column] = 0.0
                 state.value[column] = math.nan
+        state.other = None
 
     def _well(self, state: SensorState, column: int) -> Change:
         left = {key: reason for key, reason in (state.faulty or {}).items() if key != column}
@@ -240,38 +279,89 @@ class SensorWatch:
 
 
 class _Reference:
-    """What is usual for one sensor, in the terms of the evidence."""
+    """What is usual for one sensor, in the terms of the evidence.
 
-    __slots__ = ("_edges", "_ends", "_highest", "_odds", "evidence", "known", "missing_share", "wait")
+    Args:
+        feature: The sensor's.
+        usual: What training says; None for nothing.
+        at_rest: Whether this is about machines that stand still.
+    """
 
-    def __init__(self, feature: Feature, usual: Usual | None) -> None:
+    __slots__ = (
+        "_edges",
+        "_ends",
+        "_highest",
+        "_odds",
+        "_range",
+        "_usual_evidence",
+        "_wait",
+        "evidence",
+        "known",
+        "missing_share",
+    )
+
+    def __init__(self, feature: Feature, usual: Usual | None, *, at_rest: bool = False) -> None:
         self.known = usual is not None
         self._edges: list[float] = []
         self._odds = [(0.0, 0.0)]
-        self.evidence, self.wait, self.missing_share = EVIDENCE, MIN_SECONDS, LEAST_SHARE
-        self._ends = frozenset(end for end in (feature.minimum, feature.maximum) if end is not None)
-        self._highest = math.inf
+        self.evidence, self._usual_evidence = EVIDENCE, 0.0
+        self._wait, self.missing_share = MIN_SECONDS, LEAST_SHARE
+        self._ends = frozenset(end for end in (feature.minimum, feature.maximum, 0.0) if end is not None)
+        self._range = (-math.inf, math.inf)
+        # A machine at rest whose sensor still says what it said in operation has one that is stuck, not saturated.
+        self._highest = max(
+            (one.highest for one in (feature.usual, feature.usual_off) if one is not None), default=math.inf
+        )
         if usual is None:
             return
         self._edges = usual.edges
-        self._odds = [_odds(share, FAULTY_SHARE) for share in usual.shares]
-        self.evidence = max(EVIDENCE, MARGIN * usual.evidence)
+        self._range = (usual.lowest, usual.highest)
+        recurring = _recurring_at_rest(usual) if at_rest else 1.0
+        self._odds = [_odds(min(share, recurring), FAULTY_SHARE) for share in usual.shares]
+        self._usual_evidence = MARGIN * usual.evidence
+        self.evidence = max(EVIDENCE, self._usual_evidence)
         longest = MARGIN * usual.longest_run_seconds
-        self.wait = max(MIN_SECONDS, longest if usual.repeat_share >= SLOW_SHARE else min(longest, MAX_WAIT_SECONDS))
+        self._wait = max(MIN_SECONDS, longest if usual.repeat_share >= SLOW_SHARE else min(longest, MAX_WAIT_SECONDS))
         self.missing_share = usual.missing_share
-        self._highest = usual.highest
 
     def odds(self, value: float) -> tuple[float, float]:
         """What a recurrence of a value adds to the evidence, and what another value takes away."""
+        if self.known and self._unseen(value) and self._at_an_end(value):
+            return _odds(LEAST_SHARE, FAULTY_SHARE)
         return self._odds[bisect_right(self._edges, value)]
+
+    def enough(self, step: float) -> float:
+        """Evidence that makes a sensor faulty at so many seconds between two readings."""
+        return max(self._usual_evidence, EVIDENCE - math.log(max(step, 1.0)))
+
+    def wait(self, value: float) -> float:
+        """For how many seconds at least a value has to recur."""
+        # How long healthy sensors stand still says nothing of a value that none of them had.
+        return min(self._wait, MAX_WAIT_SECONDS) if self._unseen(value) else self._wait
 
     def reason(self, value: float) -> str:
         """What is wrong with a sensor that repeats a value."""
         if value == 0.0:
             return STUCK  # a dead sensor, and also the lower end of many
-        at_an_end = value > self._highest or value in self._ends
+        return SATURATED if value > self._highest or self._at_an_end(value) else STUCK
+
+    def _unseen(self, value: float) -> bool:
+        lowest, highest = self._range
+        return value < lowest or value > highest
+
+    def _at_an_end(self, value: float) -> bool:
         # A register's end over a power of ten is not exact as a float.
-        return SATURATED if at_an_end or any(math.isclose(value, end) for end in REGISTER_ENDS) else STUCK
+        return value in self._ends or any(math.isclose(value, end) for end in REGISTER_ENDS)
+
+
+def _recurring_at_rest(usual: Usual) -> float:
+    """The largest share of its readings that one value takes while a machine stands still.
+
+    The shares of `usual_off` do not say: what machines report at rest differs from one to the next. The longest run does.
+    """
+    repeats = usual.longest_run_readings - 1
+    longest = REST_READINGS ** (-1.0 / repeats) if repeats else 0.0
+    return max(LEAST_REST_SHARE, REST_MARGIN * usual.repeat_share, longest)
 
 
 def _odds(usual: float, faulty: float) -> tuple[float, float]:

@@ -1,17 +1,21 @@
 """Whether a machine stands still, by the condition in the manifest, where the sensors that say so can break, too.
 
-It must never take a broken sensor for a machine at rest: nothing opens in off-time.
+Where at least two other sensors read at rest what they never read in operation, they outvote a sensor of the condition that
+says otherwise. It must never take a broken sensor for a machine at rest: nothing opens in off-time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ml_inference.model.manifest import Manifest
 from ml_inference.model.over_time import holds
 from ml_inference.monitoring.consistency import Course
-from ml_inference.monitoring.sensors import INCONSISTENT, SensorState
+from ml_inference.monitoring.sensors import INCONSISTENT, SUSPICIOUS, SensorState
+
+VOTES = 2
+"""Sensors that it takes to outvote the condition: one of them may be broken itself."""
 
 
 class Standstill:
@@ -19,6 +23,9 @@ class Standstill:
 
     Args:
         manifest: The model's.
+
+    Attributes:
+        columns: Of the features in the condition.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -30,6 +37,16 @@ class Standstill:
             # Below what machines at rest read by more than all of their range is a sensor that is dead.
             least = -math.inf if usual is None else 2.0 * usual.lowest - usual.highest
             self._conditions.append((column, condition, least))
+        self.columns = frozenset(column for column, _, _ in self._conditions)
+        self._voters: list[tuple[int, float, float, float, float]] = []
+        for column, feature in enumerate(manifest.features):
+            running, rest = feature.usual, feature.usual_off
+            if running is None or rest is None or column in self.columns:
+                continue
+            width = rest.highest - rest.lowest
+            lowest, highest = rest.lowest - width, rest.highest + width
+            if highest < running.lowest or lowest > running.highest:
+                self._voters.append((column, lowest, highest, running.lowest, running.highest))
 
     @property
     def known(self) -> bool:
@@ -44,6 +61,18 @@ class Standstill:
             sensors: Its sensors.
             course: How they went together.
         """
+        off = self._off_by_condition(values, sensors, course)
+        return off is not self._outvoted(values, sensors.faulty or (), off=off)
+
+    def uncertain(self, sensors: SensorState) -> bool:
+        """Whether a sensor that says so is broken, or may be, and it cannot be known."""
+        faulty = sensors.faulty or {}
+        for column, _, _ in self._conditions:
+            if faulty.get(column, INCONSISTENT) != INCONSISTENT or sensors.evidence[column] >= SUSPICIOUS:
+                return sum(voter[0] not in faulty for voter in self._voters) < VOTES
+        return False
+
+    def _off_by_condition(self, values: Sequence[float], sensors: SensorState, course: Course | None) -> bool:
         for column, condition, least in self._conditions:
             value, reason = values[column], (sensors.faulty or {}).get(column)
             # What a broken sensor says is no reason to believe that a machine stands still, nor is what none at rest reads.
@@ -57,7 +86,14 @@ class Standstill:
                 return True
         return False
 
-    def uncertain(self, sensors: SensorState) -> bool:
-        """Whether a sensor that says so is broken, and it cannot be known."""
-        faulty = sensors.faulty or {}
-        return any(faulty.get(column, INCONSISTENT) != INCONSISTENT for column, _, _ in self._conditions)
+    def _outvoted(self, values: Sequence[float], faulty: Collection[int], *, off: bool) -> bool:
+        """Whether at least `VOTES` of the other sensors contradict, and none agrees."""
+        votes = 0
+        for column, lowest, highest, least, most in self._voters:
+            value = values[column]
+            if faulty and column in faulty:
+                continue
+            if (lowest <= value <= highest) if off else (least <= value <= most):
+                return False
+            votes += (least <= value <= most) if off else (lowest <= value <= highest)
+        return votes >= VOTES

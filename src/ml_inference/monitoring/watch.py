@@ -365,9 +365,12 @@ class Watch:
         suspicious = begins_anew = False
         if self._detectors.sensors.active and not quiet:
             if self._detectors.standstill.uncertain(state):
-                # Whether it stands still cannot be known: only the faulty sensors are looked at, for whether they are well.
-                held = [column for column in range(len(values)) if column not in (state.faulty or ())]
-            changes, suspicious = self._detectors.sensors.look(state, values, seconds, off=bool(off), held=held)
+                # Whether it stands still cannot be known: only what says so is looked at, and whether faulty sensors are well.
+                looked_at = self._detectors.standstill.columns.union(state.faulty or ())
+                held = [column for column in range(len(values)) if column not in looked_at]
+            changes, suspicious = self._detectors.sensors.look(
+                state, values, seconds, step=step, off=bool(off), held=held
+            )
             if changes:
                 for change in changes:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
