@@ -40,6 +40,10 @@ class Backoff:
         self.at = moment + self._pause * self._random.uniform(0.5, 1.0)
         self._pause = min(self._longest, self._pause * 2)
 
+    def hurry(self) -> None:
+        """Something has changed that may cure it: the next attempt is due, and the pauses grow anew."""
+        self._pause, self.at = self._first, self._monotonic()
+
     def succeeded(self) -> None:
         """An attempt reached its end."""
         self._pause, self._since = self._first, None

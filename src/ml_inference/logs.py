@@ -1,12 +1,30 @@
-"""Logging without floods, and without what a stranger's text could do to a log.
+"""Logging as a nucleus files it, without floods, and without what a stranger's text could do to a log.
 
 A failure that repeats is logged at 1, 2, 4, 8, ... occurrences; a name is logged only as `escaped` gives it.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+
 MAX_NAME_CHARACTERS = 64
 """Of a name in a log line: enough to know which machine."""
+
+
+def log_to_nucleus(level: int = logging.INFO) -> None:
+    """Log warnings and errors to standard error, the rest to standard output: the classic nucleus tells them apart by that.
+
+    Args:
+        level: Of the root logger.
+    """
+    normal, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    normal.addFilter(lambda record: record.levelno < logging.WARNING)
+    serious.setLevel(logging.WARNING)
+    # The nucleus's log has its own time stamps.
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level, handlers=[normal, serious])
+    # Whoever asked the SDK to connect is told how that ended, and says what it means.
+    logging.getLogger("awsiot.eventstreamrpc").addFilter(lambda record: "connect failed" not in str(record.msg))
 
 
 class Occurrences:

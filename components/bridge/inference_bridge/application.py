@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Table
@@ -36,6 +35,7 @@ from ml_inference.greengrass.connection import EXIT_CONNECTION_LOST, Connection
 from ml_inference.greengrass.errors import CallFailedError, ConnectionLostError, NucleusUnavailableError
 from ml_inference.greengrass.hearing import Hearing
 from ml_inference.greengrass.session import Connector, Session
+from ml_inference.logs import log_to_nucleus
 from ml_inference.version import deployed_version
 
 EXIT_CANNOT_START = 1
@@ -68,7 +68,7 @@ def run(options: Sequence[str], fail: Callable[[str], NoReturn]) -> int:
         if not equals:
             fail(f"--set {text}: expected KEY=VALUE")
         overrides[key] = value
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    log_to_nucleus()
     for noisy in ("asyncua", "pymodbus"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # they log each attempt to connect, with a traceback
     try:

@@ -13,7 +13,6 @@ import json
 import logging
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from inference_dashboard.server import Live, Server, certificate_changed
 from inference_dashboard.settings import Settings
 from ml_inference.greengrass.errors import NucleusUnavailableError
 from ml_inference.greengrass.session import Connector
+from ml_inference.logs import log_to_nucleus
 
 DRAIN_SECONDS = 0.1
 """Between looks into the inbox: cheaper than waking the loop for each message."""
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not equals:
             parser.error(f"--set {text}: expected KEY=VALUE")
         overrides[key] = value
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    log_to_nucleus()
     try:
         connector = Connector()
     except NucleusUnavailableError as error:

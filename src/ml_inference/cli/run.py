@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ml_inference.logs import log_to_nucleus
 from ml_inference.version import deployed_version
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def serve(make_component: Callable[[], Component]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    configure_log()
+    log_to_nucleus(logging.WARNING)
+    logging.getLogger("ml_inference").setLevel(logging.INFO)
     from ml_inference.greengrass.errors import NucleusUnavailableError  # noqa: PLC0415 - only now it may be stopped
 
     try:
@@ -71,16 +73,6 @@ def serve(make_component: Callable[[], Component]) -> int:
     sys.stdout.flush()
     # Everything is closed. The SDK's native threads may take their time to end, and the nucleus kills after 5 s.
     os._exit(code)
-
-
-def configure_log() -> None:
-    """Log warnings and errors to standard error, the rest to standard output: the classic nucleus tells them apart by that."""
-    normal, serious = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    normal.addFilter(lambda record: record.levelno < logging.WARNING)
-    serious.setLevel(logging.WARNING)
-    # The nucleus's log has its own time stamps.
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING, handlers=[normal, serious])
-    logging.getLogger("ml_inference").setLevel(logging.INFO)
 
 
 def _component(overrides: dict[str, Any]) -> Component:

@@ -171,19 +171,19 @@ class Pipeline:
         Returns:
             What `process` returns, without the alarms that `between` was told.
         """
-        decoded = self._decoder.decode(payload)
-        if len(decoded.items) <= size:
-            return self.score(decoded)
-        machines = frozenset(item.equipment_id for item in decoded.items)
+        batch = self._decoder.open(payload)
+        if isinstance(batch, Decoded):
+            return self.score(batch)
+        machines = batch.machines
         items: list[Result | Rejection] = []
         alarms: tuple[Event, ...] = ()
-        for start in range(0, len(decoded.items), size):
+        for start in range(0, len(batch.documents), size):
             if start:
                 between(machines, alarms)
-            outcome = self.score(replace(decoded, items=decoded.items[start : start + size]))
+            outcome = self.score(self._decoder.readings(batch, start, start + size))
             items += [replace(item, index=start + place) for place, item in enumerate(outcome.items)]
             alarms = outcome.alarms
-        return Outcome(tuple(items), decoded.batch, decoded.correlation_id, alarms)
+        return Outcome(tuple(items), batch=True, correlation_id=batch.correlation_id, alarms=alarms)
 
     def tick(self, elapsed: float) -> tuple[Event, ...]:
         """Time went on without messages.

@@ -65,6 +65,24 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch whose readings are not looked at yet.
+
+    Attributes:
+        documents: A JSON value for each reading.
+        correlation_id: The batch's own.
+    """
+
+    documents: Sequence[Any]
+    correlation_id: CorrelationId
+
+    @property
+    def machines(self) -> frozenset[str]:
+        """Whose readings it holds."""
+        return frozenset(_readable_equipment(one) for one in self.documents if isinstance(one, dict))
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """An input message, taken apart: what `Outcome` is before scoring."""
 
@@ -236,6 +254,15 @@ class ReadingDecoder:
         Returns:
             A reading or a rejection for each reading in the message; one rejection for a message that cannot be read.
         """
+        opened = self.open(payload)
+        return opened if isinstance(opened, Decoded) else self.readings(opened)
+
+    def open(self, payload: bytes) -> Decoded | Batch:
+        """Take a message apart but for the readings of a batch, of which there may be very many.
+
+        Args:
+            payload: As for `decode`.
+        """
         size = payload.size if isinstance(payload, Oversized) else len(payload)
         if size > MAX_MESSAGE_BYTES:
             return _refuse(payload, "too_large", f"Message of {size} bytes is larger than {MAX_MESSAGE_BYTES}")
@@ -253,18 +280,28 @@ class ReadingDecoder:
             return self._batch(payload, document, None)
         return Decoded((self._reading(document, received=payload),))
 
+    def readings(self, batch: Batch, start: int = 0, stop: int | None = None) -> Decoded:
+        """Validate readings of a batch.
+
+        Args:
+            batch: Of `open`.
+            start: Index of the first.
+            stop: Index behind the last; None for all that follow.
+        """
+        items = tuple(self.reading(one, index) for index, one in enumerate(batch.documents[start:stop], start))
+        return Decoded(items, batch=True, correlation_id=batch.correlation_id)
+
     def reading(self, document: Any, index: int | None = None) -> Reading | Rejection:
         """Validate one reading that is already a JSON value, such as a row of a table."""
         return self._reading(document, received=document, index=index)
 
-    def _batch(self, payload: bytes, documents: list[Any], correlation_id: CorrelationId) -> Decoded:
+    def _batch(self, payload: bytes, documents: list[Any], correlation_id: CorrelationId) -> Decoded | Batch:
         if not documents:
             return _refuse(payload, "too_short", "A batch needs at least one reading", correlation_id=correlation_id)
         if len(documents) > MAX_READINGS:
             text = f"A batch of {len(documents)} readings is larger than {MAX_READINGS}"
             return _refuse(payload, "too_long", text, correlation_id=correlation_id)
-        items = tuple(self.reading(document, index) for index, document in enumerate(documents))
-        return Decoded(items, batch=True, correlation_id=correlation_id)
+        return Batch(documents, correlation_id)
 
     def _reading(self, document: Any, *, received: Any, index: int | None = None) -> Reading | Rejection:
         if not isinstance(document, dict):

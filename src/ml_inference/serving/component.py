@@ -427,7 +427,7 @@ class Component:
                 settings=alarm_settings_of(configuration),
                 salt=self._health.thing_name,
             ),
-            memory=Memory(state, self._monotonic),
+            memory=Memory(state, self._monotonic, self._intake.known),
             control=Control(state),
             router=self._outputs.router,
             publish=self._outputs.local.publish,

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from threading import Condition
@@ -42,7 +42,7 @@ class Arrival:
 class Regulars:
     """Machines that have sent valid readings for ten minutes, by the clock of this device: no message can pretend that.
 
-    Filled by one thread and asked by another.
+    Filled by one thread and asked by another. Those that an earlier process knew are known from the start.
 
     Args:
         monotonic: Seconds of a clock that never goes back.
@@ -60,6 +60,19 @@ class Regulars:
         step = machine.advance(self._monotonic())
         if step:
             self._machines.count_valid(machine, min(step, MAX_SILENT_SECONDS))
+
+    def names(self) -> list[str]:
+        """The machines that are known, the one that was silent the longest first."""
+        return [machine.equipment_id for machine in self._machines.known_now()]
+
+    def restore(self, names: Iterable[str]) -> None:
+        """Know machines that an earlier process knew.
+
+        Args:
+            names: In the order of `names`.
+        """
+        for name in names:
+            self._machines.restore(Machine(name))
 
     def __contains__(self, machine: bytes) -> bool:
         """Whether a machine is known, by its name as it stands in JSON."""

@@ -23,6 +23,7 @@ from ml_inference.model.history import HistoryError
 from ml_inference.monitoring.alarms import Event
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.serving.durable import sync_path
+from ml_inference.serving.intake import Regulars
 
 FORMAT = 1
 SAVE_SECONDS = 60.0
@@ -39,10 +40,13 @@ class Memory:
     Args:
         directory: In the component's work directory.
         monotonic: Seconds of a clock that never goes back.
+        known: Machines whose messages go before those of strangers; kept, too, or a flood right after a restart would
+            find strangers only.
     """
 
-    def __init__(self, directory: Path, monotonic: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, monotonic: Callable[[], float], known: Regulars | None = None) -> None:
         self._directory = directory
+        self._known = known or Regulars(monotonic)
         self._monotonic = monotonic
         self._checkpoint = directory / "checkpoint.bin"
         self._generation = 0
@@ -62,6 +66,7 @@ class Memory:
         self._generation = int(head.get("generation", 0))
         watch = pipeline.watch
         told: list[Event] = []
+        self._known.restore(_names(head.get("known")))
         try:
             if watch is not None and "watch" in head:
                 watch.restore(head["watch"])
@@ -111,9 +116,10 @@ class Memory:
     def save(self, pipeline: Pipeline) -> None:
         """Write a checkpoint behind."""
         self._due = self._monotonic() + SAVE_SECONDS
-        if pipeline.watch is None and pipeline.history is None:
+        known = self._known.names()
+        if pipeline.watch is None and pipeline.history is None and not known:
             return
-        head: dict[str, Any] = {"format": FORMAT, "generation": self._generation + 1}
+        head: dict[str, Any] = {"format": FORMAT, "generation": self._generation + 1, "known": known}
         if pipeline.watch is not None:
             head["watch"] = pipeline.watch.state()
         history = pipeline.history.state() if pipeline.history is not None else b""
@@ -199,6 +205,10 @@ class Memory:
         if problem != self.problem:
             logger.warning("%s", problem)
         self.problem = problem
+
+
+def _names(value: object) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _require_format(found: object) -> None:

@@ -142,7 +142,10 @@ class Models:
         self.problem = f"{loaded.source.directory}: {loaded.problem}" if loaded.problem else None
         self._missing_until = inf
         if loaded.model is None:
-            if self.in_force:
+            if self.in_force and loaded.missing:
+                # A deployment may set the directory before its component has put a model there.
+                logger.warning("no new model yet, the old one stays in force: %s", self.problem)
+            elif self.in_force:
                 logger.error("the new model is refused, the old one stays in force: %s", self.problem)
             elif loaded.missing:
                 self._missing_until = self._monotonic() + self._wait

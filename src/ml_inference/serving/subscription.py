@@ -70,7 +70,7 @@ class InputSubscription:
         """
         if topic != self._wanted:
             self._retry.succeeded()
-        self._retry.at = self._monotonic()
+        self._retry.hurry()
         self._wanted, self._fallback = topic, fallback or self._fallback
 
     def look(self, session: Session) -> bool:

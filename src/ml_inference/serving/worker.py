@@ -366,10 +366,21 @@ class Worker:
             return
         pipeline, comparison = self._challenger
         began = self._monotonic()
+        away = 0.0
+
+        def give_way(machines: Collection[str], events: Sequence[AlarmEvent]) -> None:
+            nonlocal away
+            left = self._monotonic()
+            self._give_way(machines, events)
+            away += self._monotonic() - left
+
         try:
-            other = pipeline.process(arrival.payload)
+            if len(arrival.payload) <= SLICED_BYTES:
+                other = pipeline.process(arrival.payload)
+            else:
+                other = pipeline.process_in_slices(arrival.payload, SLICE, give_way)
         except Exception:
             logger.exception("the challenger met an internal error and is switched off")
             self._challenger = None
             return
-        comparison.add(outcome, other, seconds, self._monotonic() - began)
+        comparison.add(outcome, other, seconds, self._monotonic() - began - away)

@@ -16,8 +16,9 @@ from ml_inference.model.scorer import Scorer
 from ml_inference.monitoring.alarms import iso
 from ml_inference.monitoring.watch import AlarmSettings
 from ml_inference.scoring.judgement import Judgement
-from ml_inference.scoring.outcomes import Result
+from ml_inference.scoring.outcomes import Rejection, Result
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.scoring.readings import Reading, ReadingDecoder
 from support.models import ABNORMAL, NORMAL, over_time, train_small
 
 START = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -373,3 +374,19 @@ def test_in_slices_a_batch_becomes_what_it_would_have_become_at_once(
     ]
     assert opened[0] >= opened[1] != set() or kind == "single readings"
     assert seen == [frozenset({"m0", "m1", "m2", ""})] * 9
+
+
+def test_a_slice_is_not_even_looked_at_before_its_turn(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    original = ReadingDecoder.reading
+
+    def reading(decoder: ReadingDecoder, document: Any, index: int | None = None) -> Reading | Rejection:
+        looked_at.append(index or 0)
+        return original(decoder, document, index)
+
+    monkeypatch.setattr(ReadingDecoder, "reading", reading)
+    counts: list[int] = []
+    payload = json.dumps([{}] * 100).encode()
+    outcome = Pipeline(model).process_in_slices(payload, 32, lambda *_: counts.append(len(looked_at)))
+    assert counts == [32, 64, 96]
+    assert [item.index for item in outcome.items] == list(range(100))

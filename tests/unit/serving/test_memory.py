@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ml_inference.model.bundle import load_model
+from ml_inference.model.bundle import Model, load_model
 from ml_inference.monitoring.alarms import iso
 from ml_inference.scoring.pipeline import Pipeline
+from ml_inference.serving.intake import Regulars
 from ml_inference.serving.memory import Memory
 from support.models import ABNORMAL, NORMAL, over_time, train_small
 
@@ -75,6 +77,35 @@ def test_a_checkpoint_holds_what_is_needed_and_replaces_the_journal(directory: P
     after: list[dict[str, Any]] = []
     feed(again, kept, 280, 480, after)
     assert {message["id"] for message in after} == {told[0]["id"]}
+
+
+def test_a_machine_that_was_known_before_a_restart_is_no_stranger_after_it(model: Model, tmp_path: Path) -> None:
+    now = 0.0
+    before = Regulars(lambda: now)
+    for _ in range(21):
+        before.heard("cylinder-1")
+        now += 30.0
+    # Of a model without alarms or a past, too.
+    memory = Memory(tmp_path, time.monotonic, before)
+    before.heard("made-up")
+    memory.save(Pipeline(model))
+    memory.close(10.0)
+    after = Regulars(time.monotonic)
+    Memory(tmp_path, time.monotonic, after).restore(Pipeline(model))
+    assert b"cylinder-1" in after
+    assert b"made-up" not in after
+
+
+@pytest.mark.parametrize("known", [None, {"a": 1}, [1, None, "cylinder-1"]])
+def test_what_a_foreign_checkpoint_says_of_known_machines_stops_nothing(
+    known: Any, model: Model, tmp_path: Path
+) -> None:
+    head = {"format": 1, "generation": 1, "known": known}
+    (tmp_path / "checkpoint.bin").write_bytes(zlib.compress(json.dumps(head).encode()))
+    regulars = Regulars(time.monotonic)
+    memory = Memory(tmp_path, time.monotonic, regulars)
+    assert memory.restore(Pipeline(model)) == []
+    assert regulars.names() == (["cylinder-1"] if isinstance(known, list) else [])
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, b"\x00"])

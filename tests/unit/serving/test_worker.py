@@ -420,3 +420,30 @@ def test_a_large_batch_gives_way_to_single_readings_of_others_and_not_of_its_own
     items = [item for message in messages if "results" in message for item in message["results"]]
     assert [(item["index"], item["correlation_id"]) for item in items] == [(n, n) for n in range(count)]
     assert bench.counters.snapshot() == Counts(received=count + 3, scored=count + 3)
+
+
+def test_a_challengers_pass_over_a_large_batch_gives_way_to_others(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(model, tmp_path)
+    count = 4 * SLICE
+    batch = [NORMAL | {"equipment_id": "large", "correlation_id": number} for number in range(count)]
+    slices: list[int] = []
+    original = Pipeline.score_many
+
+    def score_many(pipeline: Pipeline, messages: Sequence[Decoded]) -> list[Outcome]:
+        if pipeline is not bench.pipeline and len(messages[0].items) == SLICE:
+            slices.append(len(bench.local))
+            if len(slices) == 1:  # it comes while the challenger is at work
+                bench.send(NORMAL | {"equipment_id": "other", "correlation_id": "other"})
+        return original(pipeline, messages)
+
+    monkeypatch.setattr(Pipeline, "score_many", score_many)
+    bench.worker.challenge(model, Judgement())
+    bench.send(batch)
+    bench.worker.start()
+    until(lambda: bench.worker.as_message().get("challenger", {}).get("compared") == count + 1)
+    bench.finish()
+    assert len(slices) == 4
+    assert slices[1] == slices[0] + 1
+    assert json.loads(bench.local[slices[0]].payload)["correlation_id"] == "other"
