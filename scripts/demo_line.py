@@ -3,13 +3,14 @@
 
 A PLC (an OPC UA server that the simulator plays), the bridge, a nucleus stand-in, the inference component and the
 dashboard. At the end it reconciles the counts: each value that the PLC wrote must have gone into a reading, and each reading must have
-been scored; else it ends with 1.
+been scored; else it ends with 1. What cannot begin is one line that says why.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -18,13 +19,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from greengrass_sandbox import BackgroundNucleus
+from inference_bridge.mapping import MappingError, load_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".sandbox" / "line"
@@ -35,6 +37,10 @@ VALUES = 24
 """Of the PLC: four machines with six sensors."""
 
 
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
 class Books:
     """What the local topics say."""
 
@@ -43,6 +49,7 @@ class Books:
         self.health: dict[str, Any] = {}
         self.inference: dict[str, Any] = {}
         self.alarms: set[str] = set()
+        self._told: dict[str, str | None] = {}
 
     def take(self, topic: str, payload: bytes) -> None:
         """Enter a message."""
@@ -50,6 +57,7 @@ class Books:
             message = json.loads(payload)
             if topic == "ml/inference/bridge/health":
                 self.health = message
+                self.problem()
             elif topic == "ml/inference/health" and "counters" in message:
                 self.inference = message
             elif topic == "ml/inference/alarm":
@@ -85,6 +93,14 @@ class Books:
         waiting = self.health["readings"]["waiting"] or self.health["values"]["waiting"]
         return everything and not waiting and self.scored == self.readings
 
+    def problem(self) -> None:
+        """Print what keeps the bridge from a source, when that is new."""
+        told = {name: source.get("problem") for name, source in self.health.get("sources", {}).items()}
+        for name, problem in told.items():
+            if problem and self._told.get(name) != problem:
+                print(f"  waiting for {name}: {problem}", flush=True)
+        self._told = told
+
     def line(self) -> str:
         """The counts in one line."""
         return f"  values {self.values}, readings {self.readings}, scored {self.scored}, alarms {len(self.alarms)}"
@@ -98,25 +114,59 @@ def main() -> int:
         "--mapping", type=Path, metavar="FILE", help="your own mapping and sources, in place of the simulated PLC"
     )
     arguments = parser.parse_args()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with contextlib.ExitStack() as stack:
-        nucleus = stack.enter_context(BackgroundNucleus(FOLDER / "nucleus"))
-        return _play(stack, nucleus, arguments.seconds, arguments.mapping)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_alone())
+            mapping = _checked(arguments.mapping) if arguments.mapping else None
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            FOLDER.mkdir(parents=True)
+            nucleus = stack.enter_context(BackgroundNucleus(FOLDER / "nucleus"))
+            return _play(stack, nucleus, arguments.seconds, mapping)
+    except (DemoError, OSError) as error:
+        print(f"make demo-line: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("make demo-line: ended before it had an account to give", file=sys.stderr)
+    return 1
 
 
-def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: float | None, own: Path | None) -> int:
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Two demos in one checkout would use the same folder."""
+    FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    with (FOLDER.parent / "line.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DemoError(f"a demo already runs in this checkout ({FOLDER}): end it first") from None
+        yield
+
+
+def _checked(path: Path) -> str:
+    """The text of a mapping that can be used."""
+    try:
+        load_mapping(str(path))
+    except MappingError as error:
+        raise DemoError(f"{path}: {error}") from None
+    return path.read_text(encoding="utf-8")
+
+
+def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: float | None, own: str | None) -> int:
     books, tap = Books(), nucleus.watch("ml/inference/#")
+
+    processes: dict[str, subprocess.Popen[str]] = {}
 
     def look() -> None:
         for message in tap.drain():
             books.take(message.topic, message.payload)
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise DemoError(f"{name} ended with {process.returncode}: {_last_line(name)}")
 
     plc = None if own else _start_plc(stack)
     if own:
-        (FOLDER / "mapping.json").write_text(own.read_text())
-    print(f"the mapping: {own or FOLDER / 'mapping.json'}", flush=True)
+        (FOLDER / "mapping.json").write_text(own, encoding="utf-8")
+    print(f"the mapping: {FOLDER / 'mapping.json'}", flush=True)
     page = _free_port()
     parts: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
         (".", ["-m", "ml_inference", "run"], {"HealthIntervalSeconds": 1, "DebounceReadings": 3}),
@@ -128,7 +178,7 @@ def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: floa
         ),
     )
     for project, command, settings in parts:
-        _component(stack, nucleus, project, command, settings)
+        processes.update([_component(stack, nucleus, project, command, settings)])
         if project == ".":
             _until(lambda: books.inference.get("state") == "running", look, "the inference component does not start")
     _until(lambda: books.health.get("state") == "running", look, "the bridge does not connect")
@@ -146,8 +196,13 @@ def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: floa
             look()
             print(books.line(), flush=True)
     changed = _end_of_story(plc) if plc is not None else None
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(DemoError):
         _until(lambda: books.settled(changed, before), look, "", SETTLE_SECONDS)
+    return _reconcile(books, changed, before)
+
+
+def _reconcile(books: Books, changed: int | None, before: int) -> int:
+    """Print what became of each value and reading; 0 if nothing was lost."""
     values = books.health.get("values", {})
     lost = abs(books.readings - books.scored) + books.health["readings"]["dropped"] + values.get("dropped", 0)
     if changed is not None:
@@ -180,7 +235,17 @@ def _end_of_story(plc: subprocess.Popen[str]) -> int:
 
 def _line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None  # noqa: S101 - for the type checker
-    return process.stdout.readline().strip()
+    line = process.stdout.readline().strip()
+    if not line:
+        raise DemoError(f"the PLC ended: {_last_line('plc')}")
+    return line
+
+
+def _last_line(name: str) -> str:
+    """Of a process's log."""
+    path = FOLDER / name / "log"
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"see {path}")
 
 
 def _tell(process: subprocess.Popen[str]) -> None:
@@ -191,13 +256,13 @@ def _tell(process: subprocess.Popen[str]) -> None:
 
 def _component(
     stack: contextlib.ExitStack, nucleus: BackgroundNucleus, project: str, command: list[str], settings: dict[str, Any]
-) -> None:
-    """Start a component as a process with its recipe's permissions."""
+) -> tuple[str, subprocess.Popen[str]]:
+    """Start a component as a process with its recipe's permissions; its name and the process."""
     ((name, component),) = json.loads((ROOT / project / "gdk-config.json").read_text())["component"].items()
     recipe = yaml.safe_load((ROOT / project / "recipe.yaml").read_text(encoding="utf-8"))
     recipe |= {"ComponentName": name, "ComponentVersion": component["version"]}
     environment = nucleus.credentials(name, recipe, configuration=settings)
-    _start(stack, name, command, environment)
+    return name, _start(stack, name, command, environment)
 
 
 def _start(
@@ -240,7 +305,7 @@ def _until(
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{problem}; the logs are in {FOLDER}")
+            raise DemoError(f"{problem}; the logs are in {FOLDER}")
         time.sleep(0.1)
         look()
 

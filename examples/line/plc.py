@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -34,7 +35,10 @@ async def serve(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, done.set)
     server = Server()
+    gc.disable()  # some hundred thousand objects that stay: half of the time would go into looking for others among them
     await server.init()
+    gc.freeze()
+    gc.enable()
     server.set_endpoint(f"opc.tcp://{arguments.host}:{arguments.port}")
     await server.set_application_uri(URI)
     if arguments.certificate:

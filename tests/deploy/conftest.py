@@ -18,6 +18,7 @@ SOURCES = (
     "LICENSE",
     "components",
     "device",
+    "examples",
     "gdk-config.json",
     "recipe.yaml",
     "requirements.lock",

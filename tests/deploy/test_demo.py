@@ -132,6 +132,45 @@ def test_a_second_demo_in_one_checkout_says_so(renamed: Path, command: Command, 
             assert done.stderr.count("\n") == 1
 
 
+# `make demo-line`: a PLC, the bridge, and all behind it.
+
+LINE = ("scripts/demo_line.py", "--seconds", "2")
+
+
+def test_from_the_plc_to_the_score_that_is_written_back_nothing_is_lost(
+    make_checkout: MakeCheckout, command: Command
+) -> None:
+    done = command(sys.executable, *LINE, cwd=make_checkout())
+    assert done.returncode == 0, done.stdout + done.stderr
+    (changed,) = re.findall(r"changed in the PLC (\d+), and 24 before it began", done.stdout)
+    assert int(changed) >= 24
+    assert f"received {int(changed) + 24}: " in done.stdout
+    (published, judged, back) = re.findall(
+        r"published (\d+), scored or rejected (\d+); written back (\d+)", done.stdout
+    )[0]
+    assert int(published) == int(judged) >= int(back) > 0
+    assert done.stdout.endswith("  lost 0\n")
+
+
+def test_a_demo_of_a_line_that_cannot_begin_is_one_line(
+    make_checkout: MakeCheckout, command: Command, tmp_path: Path
+) -> None:
+    copy = make_checkout()
+    mapping = tmp_path / "line.json"
+    mapping.write_text('{"features": {"a": {"unit": "furlong", "from_unit": "mm"}}}')
+    (copy / ".sandbox").mkdir()
+    for name, says in ((mapping, "'furlong' is not known"), (tmp_path / "none.json", "No such file")):
+        done = command(sys.executable, *LINE, "--mapping", name, cwd=copy)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+    with (copy / ".sandbox" / "line.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = command(sys.executable, *LINE, cwd=copy)
+    assert done.returncode == 1
+    assert "a demo already runs in this checkout" in done.stderr
+
+
 def start(checkout: Path, command: Command, **variables: str) -> Any:
     """The demo in a checkout that has what it needs to prepare its environment."""
     shutil.copyfile(CHECKOUT / "requirements-demo.lock", checkout / "requirements-demo.lock")

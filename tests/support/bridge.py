@@ -228,6 +228,11 @@ class Bridge:
                 return self.health
         raise AssertionError(f"no such health message came; the last was {self.health}; log: {self.log}")
 
+    def now(self) -> dict[str, Any]:
+        """A health message of now, and not one that came before."""
+        self._health.drain()
+        return self.until(lambda _: True)
+
     def next_reading(self) -> dict[str, Any]:
         return self.readings(1)[0]
 

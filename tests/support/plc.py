@@ -7,6 +7,7 @@ the process: it can be killed, and the next one is there at once, without buildi
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -28,7 +29,10 @@ async def build_opcua(options: dict[str, Any]) -> Any:
     from asyncua.server.server import Server  # noqa: PLC0415 - a second
 
     server = Server()
+    gc.disable()  # a second of looking for garbage among what stays
     await server.init()
+    gc.freeze()
+    gc.enable()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{options['port']}")
     await server.set_application_uri(URI)
     if options.get("certificate"):

@@ -51,7 +51,7 @@ class Run:
     def restart_source(self, stop: Callable[[], None], start: Callable[[], None], seconds: float) -> None:
         """Restart what the values come from, and wait until the bridge has it again."""
         (name,) = (source["name"] for source in self.mapping["sources"])
-        before = self.bridge.until(lambda _: True)["sources"][name]["connections"]
+        before = self.bridge.now()["sources"][name]["connections"]
         began = time.time()
         stop()
         time.sleep(seconds)
