@@ -98,7 +98,7 @@ class Run:
         ]
         assert counts["readings.kept"] == counts["readings.carried_over"], counts
         made = counts["readings.assembled"] - counts["readings.dropped"] - counts["readings.refused"]
-        assert len(readings) == made, counts
+        assert len(readings) == made, (len(readings), counts)
         assert counts["readings.published"] == len(readings), counts
         assert len(values) == counts["values.assembled"], counts
         assert counts["values.received"] == len(values) + sum(

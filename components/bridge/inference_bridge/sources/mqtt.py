@@ -27,6 +27,9 @@ from inference_bridge.sources.base import MAX_OUTGOING, Events, Source, SourceEr
 from inference_bridge.sources.stream import MalformedError, Stream
 
 CONNECT_SECONDS = 10.0
+DISCONNECT = b"\xe0\x00"
+FINISH_SECONDS = 0.5
+"""For the broker to take the last acknowledgements; else it delivers to the next process what this one has counted."""
 MAX_CLIENT_ID = 128
 LOOK_SECONDS = 0.1
 """Between looks at what waits to be written."""
@@ -114,11 +117,12 @@ class MqttClient(Source):
                     raise SourceError(self._refusal)
                 if self.connections == before and time.monotonic() - began > CONNECT_SECONDS:
                     raise SourceError("the broker does not answer")
-            # What was answered is on its way; the session stays with the broker.
-            client.disconnect()
+            # The session stays with the broker. Not by paho's `disconnect`, which closes the socket at once.
             client.loop_write()
-            if isinstance(stream := client.socket(), Stream):
-                stream.flush()
+            stream = client.socket()
+            if isinstance(stream, Stream):
+                stream.send(DISCONNECT)
+                stream.finish(FINISH_SECONDS)
         finally:
             _close(client)
 

@@ -8,7 +8,10 @@ be read of it.
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,6 +139,23 @@ class Stream:
                 del self._unsent[: self._sock.send(self._unsent)]
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return
+
+    def finish(self, seconds: float) -> None:
+        """Write what waits, and let the other side read it: a socket that is closed with something unread takes back what it sent.
+
+        Args:
+            seconds: To wait at most.
+        """
+        until = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            while self._unsent and (left := until - time.monotonic()) > 0:
+                select.select([], [self._sock], [], left)
+                self.flush()
+            # Of the connection below TLS, which would wait for an answer in kind.
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0 and select.select([self._sock], [], [], left)[0]:
+                if not socket.socket.recv(self._sock, PIECE_BYTES):
+                    return
 
     def _length(self) -> tuple[int, int]:
         """What the next packet's length is, and where it begins; the beginning is 0 if that has not come yet."""
