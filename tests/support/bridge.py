@@ -214,6 +214,7 @@ class Bridge:
         settings = {"HealthIntervalSeconds": 1, "MappingFile": str(mapping), **self.configuration}
         environment = self.nucleus.credentials(NAME, self.recipe(), configuration=settings)
         (self.work / "log").touch()
+        self._health.drain()  # what a process before this one said
         self.process = nursery().start(["run"], os.environ | environment, self.work, self.work / "log", bridge=True)
         if wait:
             self.until(lambda health: health["state"] == "running")

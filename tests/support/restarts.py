@@ -78,6 +78,12 @@ class Run:
         self.bridge.start()
         self.outages.append((began, time.time()))
 
+    def settle(self) -> None:
+        """Wait until no more values come."""
+        before, received = -1, 0
+        while received != before:
+            before, received = received, self.bridge.now()["values"]["received"]
+
     def _enter(self, accounts: dict[str, Any]) -> None:
         for part in ("values", "readings"):
             self.accounts.update({f"{part}.{name}": count for name, count in accounts[part].items()})
@@ -215,14 +221,16 @@ def opcua(  # noqa: PLR0917 - the load
     _play(faults, run, lambda: run.restart_source(plc.kill, again, 0.1), pause)
     plc.tell(count=0)
     until(log.exists)
-    last = [int(line) for line in log.read_text().split()]
-    time.sleep(1.0)
+    numbers = [int(line) for line in log.read_text().split()]
+    run.settle()
     values = {value for value in run.end() if value[2] > 0}
     machines = [str(machine) for machine in plc.options["machines"]]
-    sent = {(machine, tag, float(number)) for machine in machines for tag in TAGS for number in last}
+    sent = {(machine, tag, float(number)) for machine in machines for tag in TAGS for number in numbers}
     missing = [value for value in sent - values if not run.away(value[2] * seconds)]
     # A number may overtake another one of its node only where they came in one message.
-    assert len(missing) <= run.accounts["values.superseded"], (sorted(missing)[:10], run.accounts)
+    which = sorted({(number - numbers[0]) * seconds for _, _, number in missing})
+    outages = [(began - numbers[0] * seconds, ended - numbers[0] * seconds) for began, ended in run.outages]
+    assert len(missing) <= run.accounts["values.superseded"], (len(missing), which, outages, run.accounts)
     assert len(values) > len(sent) / 4
     return run
 
