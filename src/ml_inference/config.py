@@ -7,7 +7,6 @@ configuration that was in force, and says so.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
+from ml_inference.lenient import Lenient
 from ml_inference.model.over_time import LONGEST_SECONDS, with_offset
 from ml_inference.model.trust import decode_public_key
 from ml_inference.times import time_zone
@@ -40,17 +40,6 @@ _FOREIGN_KEYS = frozenset({"accessControl"})
 
 class ConfigurationError(Exception):
     """A configuration that cannot be put in force; the message names each key and the rule it breaks."""
-
-
-def _lenient(value: Any) -> Any:
-    """What a string stands for, where it holds a number, a boolean, null or a list."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    # JSON of a Greengrass configuration does not tell 7.0 from 7.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _none(value: Any) -> Any:
@@ -106,7 +95,6 @@ SubscribeFilter = Annotated[str, AfterValidator(subscribe_filter)]
 OptionalCloudTopic = Annotated[str, AfterValidator(lambda topic: cloud_topic(topic) if topic else topic)]
 ControlTopic = Annotated[str, AfterValidator(_control_topic)]
 Directory = Annotated[str, AfterValidator(_absolute)]
-Lenient = BeforeValidator(_lenient)
 OptionalScore = Annotated[Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None, Lenient]
 
 

@@ -11,8 +11,11 @@ import pytest
 
 from inference_bridge.command import main
 from inference_bridge.extract import Extract, Extractor, Names
+from inference_bridge.intake import Intake
 from inference_bridge.mapping import READY, MappingError, Mqtt, load_mapping, parse_mapping
+from inference_bridge.outbox import pack
 from inference_bridge.patterns import Pattern
+from inference_bridge.settings import SettingsError, parse_settings, read_mapping
 from inference_bridge.sources.modbus import blocks, number
 from inference_bridge.units import conversion
 
@@ -340,3 +343,74 @@ def test_registers_are_read_in_few_requests_and_mean_what_their_type_and_word_or
     assert number(parsed.registers["a"], [0x42F6, 0xE979]) == pytest.approx(123.456)
     assert number(parsed.registers["b"], [0xFFFE]) == -2
     assert number(parsed.registers["c"], [0x0001, 0x0002]) == 0x00020001
+
+
+def as_lite_delivers(value: Any) -> Any:
+    """A local deployment on nucleus lite: every value that is no object or list is a string."""
+    if isinstance(value, dict):
+        return {key: as_lite_delivers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [as_lite_delivers(each) for each in value]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_a_mapping_whose_values_are_all_strings_is_the_same_mapping_and_one_that_is_wrong_names_the_place() -> None:
+    document = {
+        "features": {"a": {"scale": 0.1, "missing_values": [-9999], "max_age_seconds": None}, "b": {"parse_text": True}},
+        "assemble": {"every_seconds": 0.5},
+        "only_listed": True,
+        "machines": {"7": "press"},
+        "sources": [
+            {"type": "modbus", "name": "p", "host": "h", "port": 502, "machines": {"7": {"unit": 3}}, "registers": {"a": {"address": 10}}},
+            {"type": "mqtt", "name": "b", "host": "localhost", "port": None, "qos": 1, "tls": None, "version": "5",
+             "read": [{"topic": "x/{machine}/{tag}", "value": "v"}]},
+        ],
+    }  # fmt: skip
+    for delivered in (as_lite_delivers(document), {key: json.dumps(part) for key, part in document.items()}):
+        settings = parse_settings({"Mapping": delivered, "MaxMachines": "10"})
+        assert read_mapping(settings) == parse_mapping(document)
+    assert read_mapping(parse_settings({"Mapping": json.dumps(document)})) == parse_mapping(document)
+    document["sources"][0]["port"] = "fast"  # type: ignore[index]
+    with pytest.raises(SettingsError, match=r"Mapping: sources.0.modbus.port: .*integer"):
+        read_mapping(parse_settings({"Mapping": as_lite_delivers(document)}))
+
+
+@pytest.mark.parametrize("nothing", [{}, "", "{}", "null", None])
+def test_without_a_mapping_there_is_none(nothing: Any) -> None:
+    assert read_mapping(parse_settings({"Mapping": nothing})) is None
+
+
+def test_ten_thousand_new_machines_with_hostile_names_take_their_room_and_no_more() -> None:
+    parsed = parse_mapping(mapping({"topic": "{machine}/{tag}", "value": "v"}))
+    intake = Intake(parsed, max_machines=50)
+    names = (
+        "../../etc/passwd",
+        "{machine}",
+        "$SYS",
+        "' or 1=1",
+        "설비",
+        "a" * 128,
+        "a" * 129,
+        "\u202eevil",
+        "\x00",
+        "\ud800",
+        " ",
+    )
+    for turn in range(10_000):
+        topic = f"{names[turn % len(names)]}{turn if turn % 2 else ''}/a"
+        intake.message("broker", topic, b'{"v": 1}')
+    readings = intake.close()
+    assert len(readings) == 50
+    assert all(reading["equipment_id"].isprintable() for reading in readings)
+    assert all(json.loads(payload) for payload, _ in pack(readings))
+    values = intake.values
+    assert values.balanced
+    # A slash is no part of a level.
+    assert values.received + intake.messages["broker"].unmatched == 10_000
+    assert (values.assembled, values.waiting) == (
+        values.received - values.dropped - values.rejected - values.superseded,
+        0,
+    )
+    assert values.rejected > 2_000
+    intake.message("broker", "late/a", b'{"v": 1}')
+    assert intake.messages["broker"].received == 10_000

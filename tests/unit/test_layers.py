@@ -13,7 +13,7 @@ import pytest
 import ml_inference
 
 SOURCE = Path(ml_inference.__file__).parent
-LEAVES = {"limits", "topics", "times", "backoff", "lean", "logs", "version", "wire"}
+LEAVES = {"lenient", "limits", "topics", "times", "backoff", "lean", "logs", "version", "wire"}
 ROOMS = {
     "config",
     "model",
@@ -26,7 +26,7 @@ ROOMS = {
     "workbench",
 }
 ALLOWED = {
-    "config": {"topics", "limits", "times", "model"},
+    "config": {"lenient", "topics", "limits", "times", "model"},
     "model": set(LEAVES),
     "monitoring": {*LEAVES, "model"},
     "scoring": {*LEAVES, "model", "monitoring"},

@@ -6,6 +6,7 @@ unit that cannot be converted, a source without the security that it needs. It m
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from collections.abc import Mapping as Table
@@ -27,6 +28,7 @@ from pydantic import (
 
 from inference_bridge.patterns import Pattern
 from inference_bridge.units import conversion
+from ml_inference.lenient import lenient as read_string
 from ml_inference.times import time_zone
 from ml_inference.topics import filters_overlap, publish_topic, subscribe_filter
 
@@ -552,19 +554,43 @@ def _machines_of(source: Mqtt | OpcUa | Modbus | Replay) -> set[str]:
     return set(source.machines) if isinstance(source, OpcUa | Modbus) else set()
 
 
-def parse_mapping(document: Any) -> Mapping:
+def parse_mapping(document: Any, *, lenient: bool = False) -> Mapping:
     """Check a mapping.
 
     Args:
         document: As read from JSON.
+        lenient: Whether a number, a list and the like may be a string that stands for it, as in a local deployment of nucleus lite.
 
     Raises:
         MappingError: It cannot be used.
     """
-    try:
-        return Mapping.model_validate(document)
-    except ValidationError as error:
-        raise MappingError(broken_rules(error, "the mapping")) from None
+    document = copy.deepcopy(document) if lenient else document
+    while True:
+        try:
+            return Mapping.model_validate(document)
+        except ValidationError as error:
+            if not lenient or not sum(_read_in_place(document, item["loc"]) for item in error.errors()):
+                raise MappingError(broken_rules(error, "the mapping")) from None
+
+
+def _read_in_place(document: Any, place: tuple[str | int, ...]) -> bool:
+    """Replace a string by what it stands for; whether it stood for something else."""
+    parent: Any = None
+    key: Any = None
+    here = document
+    step: Any
+    for step in place:
+        # A place also names the kind of a source, which is no key.
+        known = step in here if isinstance(here, dict) else isinstance(here, list) and step in range(len(here))
+        if known:
+            parent, key, here = here, step, here[step]
+    if parent is None or not isinstance(here, str):
+        return False
+    value = read_string(here)
+    if isinstance(value, str):
+        return False
+    parent[key] = value
+    return True
 
 
 def broken_rules(error: ValidationError, whole: str = "") -> str:

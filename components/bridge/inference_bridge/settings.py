@@ -6,7 +6,6 @@ key, never a default.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping as Table
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_pascal
 
 from inference_bridge.mapping import READY, Mapping, MappingError, broken_rules, load_mapping, parse_mapping
+from ml_inference.lenient import Lenient
 from ml_inference.topics import publish_topic, subscribe_filter
 
 logger = logging.getLogger(__name__)
@@ -23,16 +23,6 @@ logger = logging.getLogger(__name__)
 
 class SettingsError(ValueError):
     """A configuration that cannot be used; the message names the key."""
-
-
-def _lenient(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value else {}
-        except (ValueError, RecursionError):
-            return value
-    # JSON of a Greengrass configuration does not tell 7.0 from 7.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain_topic(topic: str) -> str:
@@ -47,7 +37,6 @@ def _mapping_file(name: str) -> str:
     return name
 
 
-Lenient = BeforeValidator(_lenient)
 PlainTopic = Annotated[str, AfterValidator(_plain_topic)]
 Filter = Annotated[str, AfterValidator(subscribe_filter)]
 
@@ -74,7 +63,7 @@ class Settings(BaseModel):
     result_topic: Filter = "ml/inference/result"
     alarm_topic: Filter = "ml/inference/alarm"
     health_topic: PlainTopic = "ml/inference/bridge/health"
-    mapping: Annotated[dict[str, Any], Lenient] = Field(default_factory=dict)
+    mapping: Annotated[dict[str, Any], BeforeValidator(lambda text: text or {}), Lenient] = Field(default_factory=dict)
     mapping_file: Annotated[str, AfterValidator(_mapping_file)] = ""
     max_machines: Annotated[int, Field(ge=1, le=100_000), Lenient] = 5000
     max_queue_megabytes: Annotated[int, Field(ge=1, le=1000), Lenient] = 16
@@ -117,7 +106,7 @@ def read_mapping(settings: Settings) -> Mapping | None:
     """
     try:
         if settings.mapping:
-            return parse_mapping(settings.mapping)
+            return parse_mapping(settings.mapping, lenient=True)
         return load_mapping(settings.mapping_file) if settings.mapping_file else None
     except MappingError as error:
         raise SettingsError(f"{'Mapping' if settings.mapping else 'MappingFile'}: {error}") from None
