@@ -80,10 +80,13 @@ def _component(overrides: dict[str, Any]) -> Component:
 
     heap.share()
     from ml_inference.greengrass.session import Connector  # noqa: PLC0415
+    from ml_inference.serving.alone import be_alone  # noqa: PLC0415
     from ml_inference.serving.component import Component  # noqa: PLC0415 - imports XGBoost, which takes a while
 
+    connector = Connector()
+    be_alone(Path.cwd())
     return Component(
-        Connector(),
+        connector,
         thing_name=os.environ.get("AWS_IOT_THING_NAME", ""),
         work_directory=Path.cwd(),
         overrides=overrides,
