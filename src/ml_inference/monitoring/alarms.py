@@ -16,6 +16,7 @@ from typing import Any
 
 SMALLEST = 1e-6
 """Scores nearer to 0 or 1 count as this near: a float32 probability has no finite log-odds at its end."""
+LARGEST = 1.0 - SMALLEST
 MAX_WEIGHT = 0.5
 """Most that one reading moves the smoothed log-odds, so that after a gap, or at a slow rate, no single reading decides."""
 UPDATE_SECONDS = 60.0
@@ -31,7 +32,7 @@ OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
 
 def log_odds(score: float) -> float:
     """The log-odds of a probability, finite."""
-    chance = min(max(score, SMALLEST), 1.0 - SMALLEST)
+    chance = min(max(score, SMALLEST), LARGEST)
     return math.log(chance / (1.0 - chance))
 
 

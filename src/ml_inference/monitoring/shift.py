@@ -73,6 +73,9 @@ class ShiftWatch:
 
     Args:
         features: The model's, in column order. Those without a reference are left out.
+
+    Attributes:
+        active: Whether there is anything to compare with.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -81,15 +84,13 @@ class ShiftWatch:
             ((column, reference) for column, feature in enumerate(features) for reference in feature.means or ()),
             key=lambda pair: (pair[1].window_seconds, pair[0]),
         )
+        self._columns = [column for column, _ in self._references]
+        self.active = bool(self._references)
+        self._step, self._shares = 0.0, [0.0] * len(self._references)
         longest = max((reference.window_seconds for _, reference in self._references), default=0.0)
         self._own = [
             place for place, (_, reference) in enumerate(self._references) if reference.window_seconds == longest
         ]
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to compare with."""
-        return bool(self._references)
 
     def state(self) -> Means:
         """Of a machine that is new."""
@@ -108,16 +109,19 @@ class ShiftWatch:
         if math.isnan(step):  # the first one
             step = 0.0
         means.seconds += min(step, MAX_SHARE * self._references[0][1].window_seconds)
+        if step != self._step:
+            # Mostly it is the same one again.
+            self._step = step
+            self._shares = [
+                min(-math.expm1(-step / reference.window_seconds), MAX_SHARE) for _, reference in self._references
+            ]
         held = means.means
-        for place, (column, reference) in enumerate(self._references):
-            value = values[column]
-            if math.isnan(value):
-                continue
-            before = held[place]
-            if math.isnan(before):
+        for place, (column, share) in enumerate(zip(self._columns, self._shares, strict=True)):
+            value, before = values[column], held[place]
+            if before != before:  # NaN  # noqa: PLR0124
                 held[place] = value
-            else:
-                held[place] = before + min(-math.expm1(-step / reference.window_seconds), MAX_SHARE) * (value - before)
+            elif value == value:  # noqa: PLR0124
+                held[place] = before + share * (value - before)
         return True
 
     def of_machine(self, means: Means) -> list[Deviation]:

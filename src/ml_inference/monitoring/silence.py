@@ -56,7 +56,8 @@ class Habit:
             else:
                 self.regular = 0.0
                 self.interval += 0.2 * (gap - self.interval)
-            self.longest = max(self.longest * FORGET_GAP, gap)
+            longest = self.longest * FORGET_GAP
+            self.longest = max(gap, longest)
             if self.regular < REGULAR_SECONDS:
                 self.regular += gap
 

@@ -12,14 +12,18 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timezone, tzinfo
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_inference.model.manifest import Manifest
 from ml_inference.monitoring.alarms import (
     DRIFT,
     EQUIPMENT,
+    LARGEST,
+    MAX_WEIGHT,
     SENSOR,
     SILENCE,
+    SMALLEST,
     UPDATED,
     Alarm,
     AlarmBook,
@@ -28,13 +32,14 @@ from ml_inference.monitoring.alarms import (
     Rules,
     log_odds,
     probability,
-    weight,
 )
-from ml_inference.monitoring.consistency import ConsistencyWatch, Course
+from ml_inference.monitoring.consistency import SAMPLE_SECONDS, ConsistencyWatch, Course
 from ml_inference.monitoring.machines import Machine, Machines
+from ml_inference.monitoring.normal import SAMPLE_SECONDS as NORMAL_SECONDS
 from ml_inference.monitoring.normal import Normal
 from ml_inference.monitoring.sensors import INCONSISTENT, SensorState, SensorWatch
 from ml_inference.monitoring.shift import CLOSE_SHARE, Deviation, Means, ShiftWatch
+from ml_inference.monitoring.shift import SAMPLE_SECONDS as MEAN_SECONDS
 from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
 from ml_inference.monitoring.standstill import Standstill
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
@@ -50,6 +55,8 @@ REASON_SECONDS = 60.0
 """Time between two explanations of a machine that go into its alarm's reasons."""
 NORMAL_READINGS = 200
 """Readings of a normal machine to one whose contributions are taken as its normal ones: explaining costs six predictions."""
+NORMAL_INTERVAL_SECONDS = 1_800.0
+"""Shortest time between two such explanations, or at a reading a second they would cost a twentieth of the throughput."""
 NORMAL_MEMORY = 0.1
 """Weight of one such explanation."""
 REASON_MEMORY = 0.2
@@ -62,6 +69,8 @@ SLOWER, FASTER = 4.0, 300.0
 """Times the interval between readings may differ from the measured one. Readings that come more often say the same (the shipped
 model was measured at two minutes and evaluated at a second); of rarer ones an alarm may have too few to open in time."""
 REASONS = 3
+NONE_FAULTY: Mapping[str, str] = MappingProxyType({})
+"""Shared by all readings of machines whose sensors are well."""
 BASE_SHARE = 1.0
 """Added to a sensor's share of the contributions before it is weighed by how unusual the sensor is: where several move
 together the model may have learnt from any of them."""
@@ -131,23 +140,20 @@ class Seen:
         begins_anew: Whether a sensor was found faulty with it.
         sensors: Faulty sensors by name with what is wrong with them.
         missing: Features that the reading lacks, or whose sensor is faulty.
+        in_operation: Whether the machine runs and is not under maintenance.
     """
 
     machine: WatchedMachine
     seconds: float
     step: float | None
     values: Sequence[float]
-    off: bool | None = None
-    quiet: bool = False
-    suspicious: bool = False
-    begins_anew: bool = False
-    sensors: Mapping[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-
-    @property
-    def in_operation(self) -> bool:
-        """Whether the machine runs and is not under maintenance."""
-        return not self.off and not self.quiet
+    off: bool | None
+    quiet: bool
+    suspicious: bool
+    begins_anew: bool
+    sensors: Mapping[str, str]
+    missing: tuple[str, ...]
+    in_operation: bool
 
     @property
     def learns(self) -> bool:
@@ -241,6 +247,9 @@ class Watch:
         manifest: The model's.
         settings: What is configured.
         salt: See `AlarmBook`.
+
+    Attributes:
+        alarmed: Whether scores become alarms.
     """
 
     def __init__(self, manifest: Manifest, settings: AlarmSettings | None = None, salt: str = "") -> None:
@@ -256,17 +265,14 @@ class Watch:
         self._silent: frozenset[str] = frozenset()
         self._shifts: list[tuple[str, Deviation]] = []
         self._detectors = Detectors.of(manifest)
+        self._rules: Rules | None = None
+        self.alarmed = False
         self.set(self._settings)
 
     @property
     def now(self) -> float:
         """The line's clock: the latest time of any reading, in epoch seconds, and what has passed since."""
         return self._now
-
-    @property
-    def alarmed(self) -> bool:
-        """Whether scores become alarms."""
-        return self._rules is not None
 
     @property
     def _model(self) -> tuple[str, str]:
@@ -297,7 +303,7 @@ class Watch:
         """Watch by other settings."""
         self._settings = settings
         alarm = self._detectors.manifest.alarm
-        self._rules = None
+        self._rules, self.alarmed = None, alarm is not None
         if alarm is not None:
             opens = alarm.open_score if settings.open_score is None else settings.open_score
             closes = alarm.close_score if settings.close_score is None else settings.close_score
@@ -317,7 +323,7 @@ class Watch:
 
     # A reading, before it is scored.
 
-    def observe(  # noqa: C901 - once for each reading, step by step in the order that matters
+    def observe(  # noqa: C901, PLR0912 - once for each reading, step by step in the order that matters
         self,
         equipment_id: str,
         seconds: float,
@@ -343,46 +349,44 @@ class Watch:
         if seconds > self._now:
             self._advance(seconds)
         machine.habit.report(self._now)
-        if equipment_id in self._silent:
+        if self._silent and equipment_id in self._silent:
             self._heard(equipment_id)
         step = machine.advance(seconds)
-        state = machine.sensors
+        detectors, state, course = self._detectors, machine.sensors, machine.course
         if state is None:
-            state = machine.sensors = self._detectors.sensors.state()
-        off = (
-            self._detectors.standstill.off(values, state, machine.course) if self._detectors.standstill.known else None
-        )
+            state = machine.sensors = detectors.sensors.state()
+        off = detectors.standstill.off(values, state, course) if detectors.standstill.known else None
         quiet = bool(self.maintenance or self._settings.maintenance) and self._lasts(
             equipment_id, self.maintenance, self._settings.maintenance
         )
         if step is None:
             # In off-time or under maintenance a late reading is no part of the machine's past, either.
-            seen = self._seen(machine, seconds, None, values)
-            seen.off, seen.quiet = off, quiet
-            return seen
+            return self._seen(machine, seconds, None, values, off=off, quiet=quiet)
         if valid and not machine.known:
             self._become_known(machine, state, step, seconds)
         suspicious = begins_anew = False
-        if self._detectors.sensors.active and not quiet:
-            if self._detectors.standstill.uncertain(state):
+        if detectors.sensors.active and not quiet:
+            if (state.busy or state.faulty) and detectors.standstill.uncertain(state):
                 # Whether it stands still cannot be known: only what says so is looked at, and whether faulty sensors are well.
-                looked_at = self._detectors.standstill.columns.union(state.faulty or ())
+                looked_at = detectors.standstill.columns.union(state.faulty or ())
                 held = [column for column in range(len(values)) if column not in looked_at]
-            changes, suspicious = self._detectors.sensors.look(
-                state, values, seconds, step=step, off=bool(off), held=held
-            )
+            changes, suspicious = detectors.sensors.look(state, values, seconds, step=step, off=bool(off), held=held)
             if changes:
                 for change in changes:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
                 begins_anew = any(change.reason is not None for change in changes)
-            if self._detectors.consistency.active and valid:
-                disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
-                suspicious |= disagrees
-                begins_anew |= found
-        seen = self._seen(machine, seconds, step, values)
-        seen.off, seen.quiet, seen.suspicious, seen.begins_anew = off, quiet, suspicious, begins_anew
-        if self._detectors.shift.active and valid and seen.learns and machine.known:
-            self._compare(machine, seconds, seen.values)
+            if detectors.consistency.active and valid:
+                if course is not None and state.faulty is None and seconds - course.sampled < SAMPLE_SECONDS:
+                    suspicious = suspicious or course.suspect >= 0
+                else:
+                    disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
+                    suspicious |= disagrees
+                    begins_anew |= found
+        seen = self._seen(machine, seconds, step, values, off=off, quiet=quiet, suspicious=suspicious, anew=begins_anew)
+        if machine.known and valid and detectors.shift.active:
+            means = machine.means
+            if (means is None or not seconds - means.sampled < MEAN_SECONDS) and seen.learns:
+                self._compare(machine, seconds, seen.values)
         return seen
 
     def _look_at_course(
@@ -442,22 +446,35 @@ class Watch:
         """Whether rejected readings are of use."""
         return self._detectors.sensors.active
 
-    def _seen(self, machine: WatchedMachine, seconds: float, step: float | None, values: Sequence[float]) -> Seen:
-        seen = Seen(machine, seconds, step, values)
+    def _seen(
+        self,
+        machine: WatchedMachine,
+        seconds: float,
+        step: float | None,
+        values: Sequence[float],
+        *,
+        off: bool | None = None,
+        quiet: bool = False,
+        suspicious: bool = False,
+        anew: bool = False,
+    ) -> Seen:
         state = machine.sensors
+        sensors: Mapping[str, str] = NONE_FAULTY
         if state is not None and state.faulty:
-            seen.sensors = self._detectors.sensors.reasons(state)
+            sensors = self._detectors.sensors.reasons(state)
             withheld = self._detectors.withholdable & state.faulty.keys()
             if withheld:
-                seen.values = [math.nan if column in withheld else value for column, value in enumerate(values)]
+                values = [math.nan if column in withheld else value for column, value in enumerate(values)]
+        missing: tuple[str, ...] = ()
         # One sum is cheaper than a look at each value; all of them are finite or NaN.
-        if math.isnan(sum(seen.values)):
-            seen.missing = tuple(
+        total = sum(values)
+        if total != total:  # NaN  # noqa: PLR0124
+            missing = tuple(
                 name
-                for name, value in zip(self._detectors.names, seen.values, strict=True)
+                for name, value in zip(self._detectors.names, values, strict=True)
                 if value != value  # noqa: PLR0124
             )
-        return seen
+        return Seen(machine, seconds, step, values, off, quiet, suspicious, anew, sensors, missing, not (off or quiet))
 
     def _become_known(self, machine: WatchedMachine, state: SensorState, step: float, seconds: float) -> None:
         """Count valid time; once that makes the machine known, what has failed before is told."""
@@ -522,7 +539,7 @@ class Watch:
 
     # A reading, after it was scored.
 
-    def judge(  # noqa: C901 - the one place where an alarm opens, goes on and closes
+    def judge(  # noqa: C901, PLR0912 - the one place where an alarm opens, goes on and closes
         self, seen: Seen, score: float, explain: Callable[[], Sequence[float] | None]
     ) -> Verdict:
         """What a score means for the machine's alarm.
@@ -543,21 +560,30 @@ class Watch:
         first = machine.odds != machine.odds  # NaN
         changed = False
         if seen.step is not None and not seen.off and not seen.quiet and not seen.suspicious:
-            odds = log_odds(score)
+            odds = math.log(score / (1.0 - score)) if SMALLEST < score < LARGEST else log_odds(score)
             if first:
                 # The first reading alone never opens an alarm.
                 machine.odds = min(odds, rules.closes)
             else:
-                machine.odds += weight(seen.step, rules.smoothing_seconds) * (odds - machine.odds)
-            near = machine.odds >= rules.opens - NEAR or alarm is not None
-            if machine.own is None:
-                machine.own = Normal(len(self._detectors.names))
-            machine.own.add(seen.seconds, seen.values, learn=not near)
+                # As `weight` says; a call would cost more than it does.
+                share = -math.expm1(-seen.step / rules.smoothing_seconds)
+                machine.odds += min(share, MAX_WEIGHT) * (odds - machine.odds)
+            near = alarm is not None or machine.odds >= rules.opens - NEAR
+            own = machine.own
+            if own is None:
+                own = machine.own = Normal(len(self._detectors.names))
+            if not seen.seconds - own.sampled < NORMAL_SECONDS:
+                own.add(seen.seconds, seen.values, learn=not near)
             if near and seen.seconds - machine.explained_at >= REASON_SECONDS:
                 self._gather(machine, seen, explain, alarm)
             elif not near:
                 machine.unexplained += 1
-                if machine.unexplained >= NORMAL_READINGS and machine.known:
+                if (
+                    machine.unexplained >= NORMAL_READINGS
+                    and machine.known
+                    and seen.seconds - machine.explained_at >= NORMAL_INTERVAL_SECONDS
+                ):
+                    machine.explained_at = seen.seconds
                     self._learn_normal(machine, explain)
             if alarm is None:
                 if (
@@ -938,10 +964,12 @@ def _restore_machine(machine: WatchedMachine, kept: Mapping[str, Any], sensors: 
         machine.normal = array("d", kept["normal"])
     if "reasons" in kept:
         machine.reasons, machine.explained = array("d", kept["reasons"]), int(kept["explained"])
+    values = sensors.value = list(sensors.value)
     for key, (reason, evidence, value, gain, loss, since, gone) in kept.get("sensors", {}).items():
+        sensors.busy = True
         column = int(key)
         sensors.faulty = (sensors.faulty or {}) | {column: str(reason)}
-        sensors.evidence[column], sensors.value[column] = evidence, _number(value)
+        sensors.evidence[column], values[column] = evidence, _number(value)
         sensors.gain[column], sensors.loss[column], sensors.since[column] = gain, loss, since
         if gone:
             if sensors.gone is None or sensors.gone_since is None:
