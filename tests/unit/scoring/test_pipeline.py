@@ -170,7 +170,7 @@ near_readings = st.fixed_dictionaries(
 documents = st.one_of(any_json, near_readings, st.lists(near_readings, max_size=4))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.one_of(st.binary(max_size=400), documents.map(lambda document: json.dumps(document).encode())))
 def test_nothing_that_a_message_holds_makes_the_pipeline_raise(model: Model, payload: bytes) -> None:
     outcome = Pipeline(model).process(payload)
