@@ -42,6 +42,7 @@ class Schedule:
         machines: Machines that send them.
         queue: `MaxQueue`.
         steps: In order.
+        profile: The runtime.
     """
 
     seed: int
@@ -50,11 +51,23 @@ class Schedule:
     machines: int
     queue: int
     steps: tuple[Step, ...]
+    profile: ProfileName = "classic"
 
     @property
     def kills(self) -> bool:
         """Whether a process ends without a chance to close its books."""
         return any(step.verb == "kill" for step in self.steps)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether an outage may go by unseen, and with it what nucleus lite had only written to its socket.
+
+        The component learns of an outage on lite by a message that is refused. One that is shorter than the time in which
+        nothing is answered refuses none.
+        """
+        return (
+            self.profile == "lite" and self.loses_answers and any(step.verb == "cloud_offline" for step in self.steps)
+        )
 
     @property
     def reorders(self) -> bool:
@@ -166,4 +179,5 @@ def draw(seed: int, profile: ProfileName) -> Schedule:
         machines=random.choice((1, 3, 10)),
         queue=random.choice((10_000, 10_000, 20)),
         steps=tuple(sorted(steps, key=lambda step: step.at)),
+        profile=profile,
     )

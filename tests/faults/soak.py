@@ -68,7 +68,7 @@ def main() -> int:
 
 async def soak(directory: Path, profile: ProfileName, seconds: float) -> int:
     """Soak one runtime; 0 if it held."""
-    schedule = Schedule(seed=1, seconds=seconds, rate=RATE, machines=MACHINES, queue=10_000, steps=())
+    schedule = Schedule(seed=1, seconds=seconds, rate=RATE, machines=MACHINES, queue=10_000, steps=(), profile=profile)
     latencies: list[float] = []
     memory: list[tuple[float, int]] = []
     async with Rig(directory, profile, timing={}) as rig:
