@@ -182,6 +182,17 @@ def test_on_classic_a_wrong_value_fails_the_deployment_where_that_is_wanted(make
         line.configure(MaxQueue=-1)
 
 
+@pytest.mark.parametrize("profile", ["classic"])
+def test_whether_classic_asks_follows_the_configuration_without_a_restart(make_line: MakeLine) -> None:
+    line = make_line()
+    in_force(line, ValidateConfiguration=True)
+    with pytest.raises(DeploymentError, match="rejected its configuration"):
+        line.configure(Threshold="high")
+    in_force(line, ValidateConfiguration=False)
+    line.configure(Threshold="high")
+    until(lambda: "configuration" in line.health.next()["problems"])
+
+
 def other_component(directory: Path) -> Path:
     recipe = {
         "RecipeFormatVersion": "2020-01-25",

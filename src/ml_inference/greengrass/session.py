@@ -310,12 +310,15 @@ class Session:
             ipc.SubscribeToConfigurationUpdateRequest(key_path=[]),
         )
 
-    def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> None:
+    def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> Callable[[], None]:
         """Be asked whether a deployment's configuration is valid. Classic only.
 
         Args:
             on_check: Called on the network thread with the deployment's id and the proposed configuration; the answer is
                 `answer_configuration_check`.
+
+        Returns:
+            What ends it; does not wait for the nucleus.
 
         Raises:
             CallFailedError: The nucleus refuses; nucleus lite always does.
@@ -326,11 +329,16 @@ class Session:
             if proposed is not None:
                 on_check(proposed.deployment_id or "", dict(proposed.configuration or {}))
 
-        self._stream(
+        operation = self._stream(
             self._client.new_subscribe_to_validate_configuration_updates,
             _Events("be asked about configuration changes", event),
             ipc.SubscribeToValidateConfigurationUpdatesRequest(),
         )
+
+        def end() -> None:
+            operation.close()
+
+        return end
 
     def answer_configuration_check(self, deployment_id: str, problem: str | None) -> None:
         """Accept a proposed configuration, or refuse it with the problem, which fails its deployment."""

@@ -326,18 +326,31 @@ class Component:
 
     def _watch(self, session: Session, *, first: bool) -> None:
         put = self._events.put
-        checks = session.watch_configuration_checks, _ConfigurationCheck
         watches: tuple[tuple[Callable[[Callable[..., None]], None], Callable[..., object]], ...] = (
             (session.watch_configuration, _ConfigurationChanged),
-            *([checks] if self._settings.current.validate_configuration else []),
             (session.watch_component_updates, _ComponentUpdate),
         )
         for watch, event in watches:
             try:
                 watch(lambda *details, event=event: put(event(*details)))
             except CallFailedError as error:
-                # Optional: nucleus lite has none of the last two.
-                logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
+                self._say_not_offered(error, first=first)
+        self._be_asked(session, first=first)
+
+    def _be_asked(self, session: Session, *, first: bool) -> None:
+        """Whether the nucleus asks about configurations follows the configuration in force."""
+
+        def on_check(deployment_id: str, proposed: dict[str, Any]) -> None:
+            self._events.put(_ConfigurationCheck(deployment_id, proposed))
+
+        try:
+            self._updates.be_asked(session, on_check, wanted=self._settings.current.validate_configuration)
+        except CallFailedError as error:
+            self._say_not_offered(error, first=first)
+
+    def _say_not_offered(self, error: CallFailedError, *, first: bool) -> None:
+        # Nucleus lite has neither checks nor questions before updates, and can do without.
+        logger.log(logging.INFO if first else logging.DEBUG, "not offered by this nucleus: %s", error)
 
     # Configuration.
 
@@ -374,6 +387,7 @@ class Component:
             logger.info("a new configuration is in force")
             if self._connection.session:
                 self._listen(self._connection.session)
+                self._be_asked(self._connection.session, first=True)
             if self._subscription.settled:
                 self._settings.keep()
 
