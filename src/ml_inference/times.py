@@ -120,6 +120,8 @@ def parse_timestamp(value: Any, zone: tzinfo = timezone.utc) -> str:
     Raises:
         TimeError: It is no time.
     """
+    if isinstance(value, str) and value[11:13] != "24" and value[7:8] == "-" and _of_usual(value) is not None:
+        return value
     return parse_time(value, zone).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 

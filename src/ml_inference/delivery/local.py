@@ -55,7 +55,9 @@ class LocalPublisher:
             with self._changed:
                 again, self._again = self._again, deque()
             for message in again:
-                self._send(session, message)
+                with self._changed:
+                    number = self._enter(message)
+                self._send(session, number, message)
             with self._changed:
                 self._session = session
                 self._changed.notify_all()
@@ -79,14 +81,12 @@ class LocalPublisher:
 
         After `abandon` it fails at once.
         """
-        while True:
+        while self._abandoned or not self._send_if(self._is_free, message):
             with self._changed:
                 self._changed.wait_for(lambda: self._abandoned or self._is_free())
                 if self._abandoned:
                     self._fail(message, "the component has to stop")
                     return
-            if self._send_if(self._is_free, message):
-                return
 
     def try_publish(self, message: Message) -> bool:
         """Send a message if there is a session with room; a little is kept for what comes this way.
@@ -141,18 +141,22 @@ class LocalPublisher:
         with self._sending:
             with self._changed:
                 session = self._session if condition() else None
-            if session is None:
-                return False
-            self._send(session, message)
+                if session is None:
+                    return False
+                number = self._enter(message)
+            self._send(session, number, message)
             return True
 
-    def _send(self, session: Session, message: Message) -> None:
-        with self._changed:
-            number = self._next
-            self._next += 1
-            if not self._in_flight:
-                self._progress = self._monotonic()
-            self._in_flight[number] = message
+    def _enter(self, message: Message) -> int:
+        """A message is in flight from now on; returns the number by which its answer is told."""
+        number = self._next
+        self._next += 1
+        if not self._in_flight:
+            self._progress = self._monotonic()
+        self._in_flight[number] = message
+        return number
+
+    def _send(self, session: Session, number: int, message: Message) -> None:
         session.publish_local(message.topic, message.payload, partial(self._answered, number))
 
     def _answered(self, number: int, failure: Failure | None) -> None:

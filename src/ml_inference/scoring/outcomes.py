@@ -210,6 +210,8 @@ class Outcome:
     @property
     def results(self) -> tuple[Result, ...]:
         """The scored readings."""
+        if len(self.items) == 1:  # nearly always, and asked for several times
+            return self.items if isinstance(self.items[0], Result) else ()  # type: ignore[return-value]
         return tuple(item for item in self.items if isinstance(item, Result))
 
     @property

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ml_inference.model.bundle import Model
 from ml_inference.model.history import History, HistoryError, Plan
 from ml_inference.model.manifest import ModelError
 from ml_inference.model.objectives import is_abnormal, reasons
+from ml_inference.model.scorer import FEW
 from ml_inference.monitoring.alarms import EQUIPMENT, Event, epoch
 from ml_inference.monitoring.drift import Drift, DriftReport
 from ml_inference.monitoring.states import ABNORMAL, MachineStates
@@ -28,6 +30,9 @@ from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Explanation, FieldError, Outcome, OverTime, Rejection, Result, Score
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
 from ml_inference.times import parse_timestamp
+
+Row: TypeAlias = Sequence[float] | npt.NDArray[np.float32]
+Rows: TypeAlias = Sequence[Sequence[float]] | npt.NDArray[np.float32]
 
 
 def now() -> datetime:
@@ -326,7 +331,7 @@ class Pipeline:
         for decoded in messages:
             # Its own for each message: readings that bring no time are told apart by it.
             instant = self._clock()
-            arrival = _Arrival(parse_timestamp(instant), instant.timestamp())
+            arrival = _Arrival(instant, instant.timestamp())
             observed.append(
                 [
                     self._observe(item, arrival, index if decoded.batch else None)
@@ -339,7 +344,7 @@ class Pipeline:
         for held in waiting:
             if held.seen is None or not held.seen.missing:
                 self._drift.add(held.reading.values)
-        scored = zip(rows, self._scores(rows) if rows else (), strict=True)
+        scored = zip(rows, self._scores(rows) if waiting else (), strict=True)
         outcomes = []
         for decoded, items, told in zip(messages, observed, alarms, strict=True):
             results = tuple(self._judged(one, *next(scored)) if isinstance(one, _Waiting) else one for one in items)
@@ -347,7 +352,7 @@ class Pipeline:
             outcomes.append(Outcome(results, decoded.batch, decoded.correlation_id, events))
         return outcomes
 
-    def _judged(self, held: _Waiting, row: Sequence[float], score: Score | ModelError) -> Result | Rejection:
+    def _judged(self, held: _Waiting, row: Row, score: Score | ModelError) -> Result | Rejection:
         if isinstance(score, ModelError):
             return self._unscored(held.reading, score, held.index)
         return self._judge(held, row, score)
@@ -357,11 +362,11 @@ class Pipeline:
         if isinstance(item, Reading):
             seconds = arrival.seconds if item.timestamp is None else epoch(item.timestamp)
             if watch is None:
-                return _Waiting(item, arrival.text, seconds, arrival.believes(seconds), index)
+                return _Waiting(item, arrival.time, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
             counts = arrival.believes(seconds) and seen.in_operation
             return _Waiting(
-                item, arrival.text, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
+                item, arrival.time, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
             )
         if watch is None or not watch.watches_sensors:
             return item
@@ -379,7 +384,7 @@ class Pipeline:
             return item
         counts = arrival.believes(seconds) and seen.in_operation
         return _Waiting(
-            reading, arrival.text, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
+            reading, arrival.time, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
         )
 
     def _unlearned(self, seen: Seen) -> tuple[str, ...]:
@@ -389,12 +394,12 @@ class Pipeline:
         names = self._model.manifest.feature_names
         return tuple(names[column] for column in self._watch.faulty(seen.machine.equipment_id))
 
-    def _rows(self, waiting: Sequence[_Waiting]) -> list[Sequence[float]]:
+    def _rows(self, waiting: Sequence[_Waiting]) -> Rows:
         """The booster's rows: features, then what the machines' pasts say."""
-        rows = [held.reading.values if held.seen is None else held.seen.values for held in waiting]
+        rows = [held.values for held in waiting]
         if self._history is None:
             return rows
-        pasts: list[list[float]] = []
+        pasts = []
         begin = 0
         for place, held in enumerate(waiting):
             # Readings before the one that found a sensor faulty are let in before that is forgotten, as they would be alone.
@@ -403,10 +408,19 @@ class Pipeline:
                 self._history.forget(held.reading.equipment_id, held.unlearned)
                 begin = place
         pasts += self._pasts(self._history, waiting[begin:], rows[begin:])
-        return [[*row, *past] for row, past in zip(rows, pasts, strict=True)]
+        past = pasts[0] if len(pasts) == 1 else np.concatenate(pasts)
+        if len(rows) <= FEW:
+            return [[*row, *more] for row, more in zip(rows, past.tolist(), strict=True)]
+        features = len(rows[0])
+        table = np.empty((len(rows), features + past.shape[1]), dtype=np.float32)
+        table[:, :features] = rows
+        table[:, features:] = past
+        return table
 
     @staticmethod
-    def _pasts(history: History, waiting: Sequence[_Waiting], rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    def _pasts(
+        history: History, waiting: Sequence[_Waiting], rows: Sequence[Sequence[float]]
+    ) -> list[npt.NDArray[np.float64]]:
         if not waiting:
             return []
         derived = history.update_many(
@@ -415,10 +429,9 @@ class Pipeline:
             rows,
             [held.counts for held in waiting],
         )
-        listed: list[list[float]] = derived.tolist()
-        return listed
+        return [derived]
 
-    def _judge(self, held: _Waiting, row: Sequence[float], score: Score) -> Result:
+    def _judge(self, held: _Waiting, row: Row, score: Score) -> Result:
         reading, seen, manifest = held.reading, held.seen, self._model.manifest
         threshold = self._judgement.threshold_for(manifest)
         abnormal = is_abnormal(score, threshold, manifest)
@@ -445,7 +458,7 @@ class Pipeline:
         horizon = manifest.horizon_seconds
         return Result(
             equipment_id=reading.equipment_id,
-            timestamp=reading.timestamp or held.arrived,
+            timestamp=reading.timestamp or parse_timestamp(held.arrived),
             correlation_id=reading.correlation_id,
             score=score,
             threshold=threshold,
@@ -466,7 +479,7 @@ class Pipeline:
         )
 
     def _explanation(
-        self, held: _Waiting, row: Sequence[float], score: Score, *, changed: bool
+        self, held: _Waiting, row: Row, score: Score, *, changed: bool
     ) -> tuple[tuple[Explanation, ...], float | None]:
         """The reading's explanation, or an earlier one of the same machine in the same condition and its age in seconds.
 
@@ -488,19 +501,19 @@ class Pipeline:
         values = self._contributions(held, row)
         if values is None:
             return (), None
-        explanation = self._largest(values, score, row)
+        explanation = self._largest(values, score, held.values)
         if machine is not None:
             machine.explanation = (condition, held.seconds, explanation)
         return explanation, None
 
-    def _contributions(self, held: _Waiting, row: Sequence[float]) -> npt.NDArray[np.float32] | None:
+    def _contributions(self, held: _Waiting, row: Row) -> npt.NDArray[np.float32] | None:
         """The reading's SHAP values, computed once; None if the booster has none."""
         if held.contributions is None:
             with suppress(ModelError):
-                held.contributions = self._model.scorer.contributions([row])[0]
+                held.contributions = self._model.scorer.contributions(np.asarray([row], dtype=np.float32))[0]
         return held.contributions
 
-    def _listed_contributions(self, held: _Waiting, row: Sequence[float]) -> list[float] | None:
+    def _listed_contributions(self, held: _Waiting, row: Row) -> list[float] | None:
         values = self._contributions(held, row)
         if values is None:
             return None
@@ -517,7 +530,7 @@ class Pipeline:
 
     # Both.
 
-    def _scores(self, rows: Sequence[Sequence[float]]) -> list[Score | ModelError]:
+    def _scores(self, rows: Rows) -> list[Score | ModelError]:
         try:
             return [_rounded(score) for score in self._model.scorer.score(rows)]
         except ModelError as error:
@@ -538,9 +551,9 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """When a message came: as text and in epoch seconds."""
+    """When a message came: as a time and in epoch seconds."""
 
-    text: str
+    time: datetime
     seconds: float
 
     def believes(self, seconds: float) -> bool:
@@ -554,7 +567,7 @@ class _Waiting:
 
     Attributes:
         reading: It.
-        arrived: When it came, as text.
+        arrived: When it came.
         seconds: Its time, in epoch seconds.
         counts: Whether it belongs to the machine's past, unless it comes too late, which the history finds out itself.
         index: Position in the batch; None for a single reading.
@@ -564,13 +577,18 @@ class _Waiting:
     """
 
     reading: Reading
-    arrived: str
+    arrived: datetime
     seconds: float
     counts: bool
     index: int | None
     seen: Seen | None = None
     unlearned: tuple[str, ...] = ()
     contributions: npt.NDArray[np.float32] | None = None
+
+    @property
+    def values(self) -> Sequence[float]:
+        """Its features, NaN where missing or withheld."""
+        return self.reading.values if self.seen is None else self.seen.values
 
 
 def _class_of(score: Score) -> int:

@@ -149,10 +149,10 @@ def test_a_message_that_is_just_being_sent_when_the_session_is_given_up_goes_aga
     sending, go_on = Event(), Event()
     send = publisher._send
 
-    def send_slowly(session: Session, message: Message) -> None:
+    def send_slowly(session: Session, number: int, message: Message) -> None:
         sending.set()
         go_on.wait(SECONDS)
-        send(session, message)
+        send(session, number, message)
 
     session = attach(publisher)
     monkeypatch.setattr(publisher, "_send", send_slowly)
