@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
+import shutil
 import statistics
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +68,8 @@ class Contestant:
         environment: Beside what the nucleus gives it.
         ready: What it writes when it is ready.
         abnormal: Whether its readings are abnormal.
+        share: Of a load's messages that it gets.
+        fastest: Messages a second above which it has no turn, but for all at once.
     """
 
     def __init__(
@@ -75,14 +81,19 @@ class Contestant:
         environment: dict[str, str],
         ready: str,
         abnormal: bool = False,
+        share: float = 1.0,
+        fastest: float = math.inf,
     ) -> None:
         self.name = name
+        self.share = share
+        self.fastest = fastest
         self._nucleus = nucleus
         self._command = command
         self._environment = environment
         self._ready = ready
         self._line = Line(abnormal=abnormal)
         self._tap: Tap[Message] = nucleus.watch(f"{name}/out")
+        self._cloud: Tap[Message] = nucleus.iot_core.watch(f"{name}/cloud")
         self._process: asyncio.subprocess.Process | None = None
         self.started = 0.0
 
@@ -90,7 +101,7 @@ class Contestant:
         """Start it, and wait until it is ready."""
         environment = self._nucleus.credentials(f"bench.{self.name}", ACCESS) | self._environment
         work = directory / self.name
-        work.mkdir()
+        work.mkdir(exist_ok=True)
         began = time.monotonic()
         self._process = await asyncio.create_subprocess_exec(
             *self._command, env=environment, cwd=work, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -104,6 +115,14 @@ class Contestant:
             said += line
         self.started = time.monotonic() - began
         self._drain = asyncio.create_task(self._process.stdout.read())
+
+    async def grow(self, messages: int, parts: int) -> list[float]:
+        """Give it many messages; its memory before and after each part of them, in MiB."""
+        found = [self.memory]
+        for _ in range(parts):
+            await self.phase(None, messages // parts)
+            found.append(self.memory)
+        return found
 
     async def stop(self) -> None:
         """End it."""
@@ -122,6 +141,7 @@ class Contestant:
     async def phase(self, rate: float | None, count: int) -> Phase:
         """Give it messages at a rate, or all at once, and wait for the answers."""
         messages = self._line.messages(count)
+        await self._settle()
         used = self._processor_time()
         sent, answers = await self._answers(messages, rate)
         took = answers[-1].time - sent[0]
@@ -129,6 +149,13 @@ class Contestant:
         seconds = (self._processor_time() - used) / count
         delays = sorted(answer.time - moment for moment, answer in zip(sent, answers, strict=True))
         return Phase(count / took, seconds, delays)
+
+    async def _settle(self) -> None:
+        """Wait until what a burst left over is delivered: IoT Core takes it much slower, and it would count as work of what follows."""
+        self._cloud.drain()
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            while True:
+                await self._cloud.get(0.3)
 
     async def _answers(self, messages: Sequence[bytes], rate: float | None) -> tuple[list[float], list[Message]]:
         """Send messages and take as many answers; when each was sent, and the answers."""
@@ -188,6 +215,19 @@ def echo(name: str, nucleus: Nucleus, python: Path, *, cloud: bool) -> Contestan
     return Contestant(name, nucleus, command, environment={}, ready="ready")
 
 
+def naive(name: str, nucleus: Nucleus, booster: Path) -> Contestant:
+    """The component that a first attempt looks like, in the developer's environment, for it needs more than a device has."""
+    command = [
+        sys.executable,
+        "-u",
+        str(Path(__file__).with_name("naive.py")),
+        f"{name}/in",
+        f"{name}/out",
+        str(booster),
+    ]
+    return Contestant(name, nucleus, command, environment={}, ready="ready", share=0.1, fastest=100.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What is measured: a name, the rate (None: all at once), and messages in one turn."""
@@ -198,7 +238,14 @@ class Load:
 
 
 async def compare(
-    directory: Path, python: Path, model: Path, loads: Sequence[Load], rounds: int, *, profile: ProfileName = "lite"
+    directory: Path,
+    python: Path,
+    model: Path,
+    booster: Path,
+    loads: Sequence[Load],
+    *,
+    rounds: int,
+    profile: ProfileName = "lite",
 ) -> dict[str, Any]:
     """Let all of them have their turns.
 
@@ -206,6 +253,7 @@ async def compare(
         directory: For everything that is written.
         python: Of a device's environment.
         model: Model directory.
+        booster: Of a model without history, for the naive one.
         loads: What to measure.
         rounds: Turns of each.
         profile: The runtime.
@@ -220,6 +268,7 @@ async def compare(
             echo("echo-cloud", nucleus, python, cloud=True),
             ours("ours-cloud", nucleus, python, model, cloud=True),
             ours("ours-abnormal", nucleus, python, model, cloud=False, abnormal=True),
+            naive("naive", nucleus, booster),
         ]
         phases: dict[str, dict[str, list[Phase]]] = {load.name: {} for load in loads}
         try:
@@ -228,18 +277,82 @@ async def compare(
             for contestant in contestants:
                 if contestant.name.startswith("ours"):
                     await contestant.make_known()
-                await contestant.phase(None, 200)
+                await contestant.phase(None, int(200 * contestant.share))
             for _ in range(rounds):
                 for load in loads:
                     for contestant in contestants:
-                        phase = await contestant.phase(load.rate, load.count)
-                        phases[load.name].setdefault(contestant.name, []).append(phase)
+                        if load.rate is None or load.rate <= contestant.fastest:
+                            phase = await contestant.phase(load.rate, max(5, int(load.count * contestant.share)))
+                            phases[load.name].setdefault(contestant.name, []).append(phase)
             memory = {contestant.name: contestant.memory for contestant in contestants}
             started = {contestant.name: contestant.started for contestant in contestants}
         finally:
             for contestant in contestants:
                 await contestant.stop()
     return {"phases": phases, "memory": memory, "started": started}
+
+
+async def starts(
+    directory: Path, python: Path, model: Path, rounds: int, *, profile: ProfileName = "lite"
+) -> list[str]:
+    """Part (d): from the start of the process to listening, and from the order to stop to its end; a table in Markdown.
+
+    Args:
+        directory: For everything that is written.
+        python: Of a device's environment.
+        model: The shipped model's directory.
+        rounds: Starts of each.
+        profile: The runtime.
+    """
+    other = directory / "other-model"
+    shutil.copytree(model, other)
+    async with Nucleus(directory / "nucleus", profile) as nucleus:
+        contestants = {
+            "echo": echo("echo", nucleus, python, cloud=False),
+            "ours, the artifact's own model": ours("ours", nucleus, python, model, cloud=True),
+            "ours, a model from elsewhere, checked in a child first": ours("other", nucleus, python, other, cloud=True),
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+        for _ in range(rounds):
+            for name, contestant in contestants.items():
+                await contestant.start(directory)
+                began = time.monotonic()
+                await contestant.stop()
+                found[name].append((contestant.started, time.monotonic() - began))
+    rows = ["| component | start to listening | stop |", "| --- | --- | --- |"]
+    for name, times in found.items():
+        started, stopped = (statistics.median(column) for column in zip(*times, strict=True))
+        rows.append(f"| {name} | {started:.2f} s | {stopped:.2f} s |")
+    return rows
+
+
+async def memory(
+    directory: Path, python: Path, model: Path, messages: int, *, profile: ProfileName = "lite"
+) -> list[str]:
+    """Part (e): resident memory over many messages; a table in Markdown.
+
+    Args:
+        directory: For everything that is written.
+        python: Of a device's environment.
+        model: The shipped model's directory.
+        messages: How many, of one reading each.
+        profile: The runtime.
+    """
+    parts = 5
+    async with Nucleus(directory / "nucleus", profile) as nucleus:
+        contestant = ours("ours", nucleus, python, model, cloud=True)
+        await contestant.start(directory)
+        try:
+            await contestant.make_known()
+            found = await contestant.grow(messages, parts)
+        finally:
+            await contestant.stop()
+    heads = [f"after {messages // parts * part:,}" for part in range(parts + 1)]
+    return [
+        f"| messages | {' | '.join(heads)} |",
+        f"| --- |{' --- |' * (parts + 1)}",
+        f"| resident | {' | '.join(f'{size:.1f} MiB' for size in found)} |",
+    ]
 
 
 def show(found: dict[str, Any]) -> list[str]:

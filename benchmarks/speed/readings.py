@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import count, cycle, islice
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +36,15 @@ class Line:
         """The next messages of one reading each."""
         return [json.dumps(row, separators=(",", ":")).encode() for row in islice(self._rows, number)]
 
+    def rows(self, number: int) -> Iterator[dict[str, Any]]:
+        """The next readings."""
+        return islice(self._rows, number)
+
     def batches(self, number: int, size: int) -> list[bytes]:
         """The next messages of several readings each."""
         return [json.dumps(list(islice(self._rows, size)), separators=(",", ":")).encode() for _ in range(number)]
 
-    def _readings(self) -> Iterator[dict[str, object]]:
+    def _readings(self) -> Iterator[dict[str, Any]]:
         for second in count():
             moment = (self._began + timedelta(seconds=second)).isoformat(timespec="milliseconds")[:-6] + "Z"
             for machine, values in enumerate(self._columns):
