@@ -1,7 +1,8 @@
 """Which machines are remembered, and the time of each.
 
 A machine counts as known after ten minutes of valid readings; before that it is a newcomer, and newcomers evict only each
-other, so that made-up names cannot push a real machine out of a gateway's memory. Time is always that of the readings: this
+other, so that made-up names cannot push a real machine out of a gateway's memory. They may take what room known machines
+leave, or a large line whose machines all begin at once would never become known. Time is always that of the readings: this
 module never looks at a clock.
 """
 
@@ -13,6 +14,7 @@ from typing import Generic, TypeVar
 
 MAX_KNOWN = 10_000
 MAX_NEWCOMERS = 500
+"""Newcomers for which there is always room."""
 KNOWN_AFTER_SECONDS = 600.0
 MAX_STEP_SECONDS = 900.0
 """Most time that one pair of readings counts for on the way to being known, or two readings years apart would do."""
@@ -75,7 +77,7 @@ class Machines(Generic[MachineType]):
     Args:
         new: Makes a machine.
         known: Most known machines; the one that was silent the longest is forgotten first.
-        newcomers: Most machines that are not known yet.
+        newcomers: Most machines that are not known yet, beside those that take the room of known ones.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Machines(Generic[MachineType]):
             self._newcomers.move_to_end(equipment_id)
             return machine
         machine = self._newcomers[equipment_id] = self._new(equipment_id)
-        if len(self._newcomers) > self._most_newcomers:
+        if len(self._newcomers) > self._most_newcomers and len(self) > self._most_known:
             self._newcomers.popitem(last=False)
         return machine
 
