@@ -5,6 +5,7 @@ What has been scored is kept, so that an evaluation that was interrupted goes on
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -14,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from evaluation.cases import SEED, Job, jobs
-from evaluation.line import Line, ScoringError, run
+from evaluation.line import Line, ScoringError, kept_at, run
 from evaluation.report import Model, page
 from ml_inference.model.bundle import load_verified
 from ml_inference.model.manifest import ModelError
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=SEED, help="of the first story (%(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no further line after these; what is done is kept"
+    )
     arguments = parser.parse_args(argv)
     chosen = [
         job
@@ -68,16 +72,24 @@ def _lines(chosen: Sequence[Job], arguments: argparse.Namespace) -> list[Line]:
     total = sum(job.readings for job in chosen)
     # A forked child of a process that has used OpenMP (to verify the model) can wait for its threads for ever.
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        # The longest ones first, so that no process is left alone with one in the end.
-        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].readings)
+        order: Sequence[int] = range(len(chosen))
+        if arguments.minutes == math.inf:
+            # The longest ones first, so that no process is left alone with one in the end.
+            order = sorted(order, key=lambda index: -chosen[index].readings)
         futures = {pool.submit(run, chosen[index], arguments.model, arguments.kept): index for index in order}
         try:
             for future in as_completed(futures):
+                if future.cancelled():
+                    continue
                 index = futures[future]
                 lines[index] = future.result()
                 done += chosen[index].readings
                 spent = time.monotonic() - began
                 print(f"{spent:6.0f} s  {done / total:4.0%}  {chosen[index].case}", file=sys.stderr)
+                if spent > 60.0 * arguments.minutes:
+                    for waiting, place in futures.items():
+                        if not kept_at(chosen[place], arguments.model, arguments.kept).exists():
+                            waiting.cancel()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

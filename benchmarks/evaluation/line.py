@@ -44,6 +44,12 @@ class ScoringError(RuntimeError):
     """Scoring has failed; the message says why."""
 
 
+def kept_at(job: Job, model: Path, kept: Path) -> Path:
+    """Where what came of a job is kept; arguments as for `run`."""
+    manifest = (model / "manifest.json").read_bytes()
+    return kept / f"{hashlib.sha256(manifest + repr(job).encode()).hexdigest()[:16]}.json"
+
+
 def run(job: Job, model: Path, kept: Path) -> Line:
     """Simulate and score a line, unless that has been done.
 
@@ -55,8 +61,7 @@ def run(job: Job, model: Path, kept: Path) -> Line:
     Raises:
         ScoringError: Scoring has failed.
     """
-    manifest = (model / "manifest.json").read_bytes()
-    done = kept / f"{hashlib.sha256(manifest + repr(job).encode()).hexdigest()[:16]}.json"
+    done = kept_at(job, model, kept)
     if not done.exists():
         with tempfile.TemporaryDirectory(prefix="evaluation-") as directory:
             readings, alarms = Path(directory) / "readings.csv", Path(directory) / "alarms.jsonl"

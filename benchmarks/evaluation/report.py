@@ -1,6 +1,7 @@
 """The page of figures: docs/evaluation.md. It only writes down; what the figures mean is computed in `judge` and `drift`."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -61,17 +62,22 @@ def page(lines: Sequence[Line], model: Model, *, quick: bool, seed: int) -> str:
         tallies.setdefault(line.job.case, []).extend(judge(line.alarms, line.episodes, line.spans, model.source))
     readings = sum(line.job.readings for line in lines)
     command = "QUICK=1 make evaluate" if quick else "make evaluate"
+    planned, run = Counter(job.case for job in jobs(quick=quick, seed=seed)), Counter(line.job.case for line in lines)
     parts = [
         "# Evaluation over time",
         (
             f"Alarms of `{model.name}` {model.version} on simulated lines that no training has seen, judged against the truth of their stories. "
             f"`{command}` wrote this page: {readings / 1e6:.1f} million readings, stories from seed {seed} on, scored by "
-            f"the device's own pipeline, as `ml-inference score --alarms` runs it. {_LENGTH[quick]}"
+            f"the device's own pipeline, as `ml-inference score --alarms` runs it. {_LENGTH[quick] if planned <= run else _PART}"
         ),
         "In brackets: the interval of 95 %, by drawing machines with replacement. What each figure means stands below.",
     ]
-    left_out = sorted({job.case for job in jobs(quick=quick, seed=seed)} - {line.job.case for line in lines})
-    if left_out:
+    if planned > run:
+        left_out = [
+            case + (f" (run in part: {run[case]} of {count} lines)" if run[case] else "")
+            for case, count in sorted(planned.items())
+            if run[case] < count
+        ]
         parts.append("Not run for this page: " + "; ".join(left_out) + ".")
     if any(tallies.get(case) for case in _TIMES):
         parts += ["## Equipment", _over_time(tallies)]
@@ -93,6 +99,7 @@ _LENGTH = {
     True: "It is the short evaluation: minutes, and wide intervals.",
     False: "It is the whole evaluation.",
 }
+_PART = "It is a part of the evaluation."
 _DEFINITIONS = f"""\
 - A **false alarm** is an `equipment` alarm that opens outside [onset, repair] of every equipment episode of its machine. In an episode of a broken
   sensor alone it is false, too.
