@@ -33,6 +33,7 @@ FOLDER = ROOT / ".sandbox" / "line"
 START_SECONDS = 120.0
 SETTLE_SECONDS = 30.0
 REPORT_SECONDS = 5.0
+OWN_SMOOTHING_SECONDS = 60
 VALUES = 24
 """Of the PLC: four machines with six sensors."""
 
@@ -169,7 +170,7 @@ def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: floa
     print(f"the mapping: {FOLDER / 'mapping.json'}", flush=True)
     page = _free_port()
     parts: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
-        (".", ["-m", "ml_inference", "run"], {"HealthIntervalSeconds": 1, "DebounceReadings": 3}),
+        (".", ["-m", "ml_inference", "run"], _judging(own)),
         ("components/dashboard", ["-m", "inference_dashboard", "--work", "."], {"Port": page}),
         (
             "components/bridge",
@@ -199,6 +200,16 @@ def _play(stack: contextlib.ExitStack, nucleus: BackgroundNucleus, seconds: floa
     with contextlib.suppress(DemoError):
         _until(lambda: books.settled(changed, before), look, "", SETTLE_SECONDS)
     return _reconcile(books, changed, before)
+
+
+def _judging(own: str | None) -> dict[str, Any]:
+    """Configuration of the inference component."""
+    settings: dict[str, Any] = {"HealthIntervalSeconds": 1, "DebounceReadings": 3}
+    if own is not None:
+        # The model's own half an hour is right for a line, and too long to look on.
+        settings["AlarmSmoothingSeconds"] = OWN_SMOOTHING_SECONDS
+        print("alarms: after ten minutes of a machine's readings, where scores stay high for a minute", flush=True)
+    return settings
 
 
 def _reconcile(books: Books, changed: int | None, before: int) -> int:
