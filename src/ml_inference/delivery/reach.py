@@ -110,6 +110,8 @@ class Reach:
         self._news = True
         if not self.probes:
             self._reached()
+        elif self._known and self._lost_at is None:
+            self.problem = None  # a full spool has room again; what the last probe said holds until the next
 
     def took_probe(self) -> None:
         """The nucleus is connected to AWS IoT Core."""
