@@ -19,8 +19,8 @@ from evaluation.cases import Job, Spoiled
 from evaluation.judge import Episode, read_truth
 from ml_inference.model.bundle import load_model
 from ml_inference.model.manifest import ModelError
+from ml_inference.offline.chunks import TableError
 from ml_inference.offline.replay import Source, score_table
-from ml_inference.offline.tables import TableError
 from ml_inference.scoring.judgement import Judgement
 from sensor_simulator import SENSORS, START, Fleet
 from sensor_simulator.files import write_csv, write_truth

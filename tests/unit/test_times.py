@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ml_inference.offline.time_column import parse_times
 from ml_inference.times import TimeError, parse_time, parse_timestamp, time_zone
-from ml_inference.workbench.training.time_column import parse_times
 
 NOON = "2026-03-28T12:00:00.000Z"
 

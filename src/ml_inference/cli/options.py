@@ -8,7 +8,7 @@ import csv
 from collections.abc import Sequence
 from datetime import tzinfo
 
-from ml_inference.offline.tables import Dialect
+from ml_inference.offline.chunks import Dialect
 from ml_inference.times import TimeError, time_zone
 
 

@@ -25,8 +25,10 @@ from ml_inference.cli.options import OptionError, add_table_options, dialect, ta
 from ml_inference.model.bundle import Model, load_model, load_verified
 from ml_inference.model.manifest import ModelError
 from ml_inference.model.objectives import objective_of
+from ml_inference.offline.chunks import Part, TableError
+from ml_inference.offline.files import table_files
 from ml_inference.offline.replay import Source, Totals, compare, score_table
-from ml_inference.offline.tables import Part, TableError, split_table, table_files
+from ml_inference.offline.tables import split_table
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import JsonObject
 

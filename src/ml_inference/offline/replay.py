@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timezone, tzinfo
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -21,9 +22,13 @@ from ml_inference.delivery.encoding import dump
 from ml_inference.model.bundle import Model
 from ml_inference.model.manifest import Manifest
 from ml_inference.model.objectives import abnormality
-from ml_inference.offline.tables import Broken, Dialect, Document, Part, read_documents
+from ml_inference.offline.by_column import ColumnScorer
+from ml_inference.offline.cells import refuse_decimal_commas
+from ml_inference.offline.chunks import Broken, Dialect, Document, Part
+from ml_inference.offline.files import is_json_lines
+from ml_inference.offline.tables import TEXT_COLUMNS, documents_of, read_chunks, read_documents
 from ml_inference.scoring.judgement import Judgement
-from ml_inference.scoring.outcomes import FieldError, JsonObject, Rejection, Result
+from ml_inference.scoring.outcomes import FieldError, JsonObject, Outcome, Rejection, Result
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.scoring.readings import Decoded, Reading, ReadingDecoder
 
@@ -97,21 +102,67 @@ def score_table(
     pipeline = Pipeline(model, judgement)
     decoder = ReadingDecoder(model.manifest.features, table.zone)
     totals = Totals()
+    by_column = None
+    if judgement.debounce_readings == 1 and ColumnScorer.can(model.manifest):
+        by_column = ColumnScorer(pipeline, table.dialect, table.zone)
     with _rare_collections():
-        for places, decoded in read_messages(table, decoder, model.manifest, part):
-            outcome = pipeline.score(decoded)
-            messages = [
-                item.as_message() if isinstance(item, Result) else item.as_message() | table.place(*place)
-                for place, item in zip(places, outcome.items, strict=True)
-            ]
-            out.write(b"".join(dump(message) + b"\n" for message in messages))
-            if alarms is not None:
-                alarms.write(b"".join(dump(event.message) + b"\n" for event in outcome.alarms))
-            results = outcome.results
-            totals.scored += len(results)
-            totals.abnormal += sum(1 for result in results if result.abnormal)
-            totals.rejected += len(outcome.items) - len(results)
+        for file in table.files:
+            if by_column is not None and not is_json_lines(file, table.dialect):
+                _score_columns(by_column, pipeline, decoder, table, file, part, out, totals)
+                continue
+            for places, decoded in read_messages(replace(table, files=[file]), decoder, model.manifest, part):
+                outcome = pipeline.score(decoded)
+                out.write(b"".join(_lines(outcome, places, table, totals)))
+                if alarms is not None:
+                    alarms.write(b"".join(dump(event.message) + b"\n" for event in outcome.alarms))
     return totals
+
+
+def _lines(outcome: Outcome, places: Sequence[tuple[Path, int]], table: Source, totals: Totals) -> Iterator[bytes]:
+    """A line of JSON for each reading, counted."""
+    for place, item in zip(places, outcome.items, strict=True):
+        if isinstance(item, Result):
+            totals.scored += 1
+            totals.abnormal += bool(item.abnormal)
+            yield dump(item.as_message()) + b"\n"
+        else:
+            totals.rejected += 1
+            yield dump(item.as_message() | table.place(*place)) + b"\n"
+
+
+def _score_columns(  # noqa: PLR0917
+    by_column: ColumnScorer,
+    pipeline: Pipeline,
+    decoder: ReadingDecoder,
+    table: Source,
+    file: Path,
+    part: Part | None,
+    out: BinaryIO,
+    totals: Totals,
+) -> None:
+    """Score a file piece by piece; rows with anything to look at as messages, in their places."""
+    names = frozenset(pipeline.model.manifest.feature_names)
+    for number, chunk in enumerate(read_chunks([file], table.dialect, part=part)):
+        if number == 0:
+            refuse_decimal_commas(chunk, names, table.dialect)
+        scored = by_column.score(chunk)
+        lines: list[bytes | None] = [None] * len(chunk.lines) if scored is None else scored.lines
+        left = np.array([place for place, line in enumerate(lines) if line is None], dtype=np.intp)
+        totals.scored += len(lines) - len(left)
+        totals.abnormal += 0 if scored is None else scored.abnormal
+        if not len(left) and not chunk.broken:
+            out.write(b"".join(line for line in lines if line is not None))
+            continue
+        rest = chunk.take(left) if scored is not None else chunk
+        rows = iter(documents_of(replace(rest, broken=chunk.broken), table.dialect, TEXT_COLUMNS - names))
+        found: list[tuple[int, bytes]] = []
+        while batch := list(islice(rows, _BATCH)):
+            places, decoded = _decode(decoder, batch)
+            made = _lines(pipeline.score(decoded), places, table, totals)
+            found += [(place[1], line) for place, line in zip(places, made, strict=True)]
+        found += [(at, line) for at, line in zip(chunk.lines, lines, strict=True) if line is not None]
+        # Both are in the order of lines.
+        out.write(b"".join(line for _, line in sorted(found, key=itemgetter(0))))
 
 
 @contextmanager

@@ -90,6 +90,15 @@ class Pipeline:
         """The model that scores the next message."""
         return self._model
 
+    def now(self) -> datetime:
+        """What a reading without a time of its own is given."""
+        return self._clock()
+
+    @property
+    def threshold(self) -> float | None:
+        """A score from here on is abnormal; None where the model defines no threshold."""
+        return self._judgement.threshold_for(self._model.manifest)
+
     @property
     def drift(self) -> DriftReport | None:
         """How far the latest readings are from the model's training data; None before there are enough, or not watched."""
@@ -237,13 +246,36 @@ class Pipeline:
 
     # A model that judges single readings.
 
-    def _results(self, readings: Sequence[Reading]) -> list[Result | Rejection]:
-        scores = self._scores([reading.values for reading in readings])
+    def verdicts(
+        self, rows: Sequence[Sequence[float]] | npt.NDArray[np.float32]
+    ) -> tuple[list[Score | ModelError], list[bool | None]]:
+        """Scores of valid readings and the verdicts on them, whatever machine they are of.
+
+        Args:
+            rows: n readings, in the manifest's order of features.
+        """
+        scores = self._scores(rows)
         manifest = self._model.manifest
-        threshold = self._judgement.threshold_for(manifest)
-        verdicts = [
+        threshold = self.threshold
+        return scores, [
             None if isinstance(score, ModelError) else is_abnormal(score, threshold, manifest) for score in scores
         ]
+
+    def explain(
+        self, rows: Sequence[Sequence[float]], scores: Sequence[Score | ModelError]
+    ) -> list[tuple[Explanation, ...]]:
+        """What the scores of single readings are due to; nothing if that is switched off, or the booster cannot explain."""
+        if self._judgement.explain_top_k == 0 or not len(rows):
+            return [()] * len(rows)
+        try:
+            values = self._model.scorer.contributions(rows)
+        except ModelError:
+            return [()] * len(rows)
+        return [self._largest(*one) for one in zip(values, scores, rows, strict=True)]
+
+    def _results(self, readings: Sequence[Reading]) -> list[Result | Rejection]:
+        scores, verdicts = self.verdicts([reading.values for reading in readings])
+        manifest, threshold = self._model.manifest, self.threshold
         explanations = self._explain(readings, scores, verdicts)
         arrived = parse_timestamp(self._clock())
         results: list[Result | Rejection] = []
@@ -288,14 +320,10 @@ class Pipeline:
             abnormal = asked
         if not abnormal:
             return {}
-        try:
-            values = self._model.scorer.contributions([readings[position].values for position in abnormal])
-        except ModelError:
-            return {}
-        return {
-            position: self._largest(values[row], scores[position], readings[position].values)
-            for row, position in enumerate(abnormal)
-        }
+        explained = self.explain(
+            [readings[position].values for position in abnormal], [scores[position] for position in abnormal]
+        )
+        return dict(zip(abnormal, explained, strict=True))
 
     def _largest(
         self, contributions: npt.NDArray[np.float32], score: Score | ModelError, values: Sequence[float]

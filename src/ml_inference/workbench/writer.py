@@ -38,7 +38,7 @@ from ml_inference.model.manifest import (
 )
 from ml_inference.model.over_time import Alarm, Condition, Consistency, Derived, GoldenSequence, TimedReading
 from ml_inference.model.scorer import Scorer
-from ml_inference.offline.tables import Dialect
+from ml_inference.offline.chunks import Dialect
 
 FloatMatrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 

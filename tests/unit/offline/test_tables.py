@@ -6,19 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_inference.offline.tables import (
-    Broken,
-    Dialect,
-    Part,
-    TableError,
-    has_decimal_comma,
-    is_json_lines,
-    numbers_of,
-    read_chunks,
-    read_documents,
-    split_table,
-    table_files,
-)
+from ml_inference.offline.cells import has_decimal_comma, numbers_of
+from ml_inference.offline.chunks import Broken, Dialect, Part, TableError
+from ml_inference.offline.files import is_json_lines, table_files
+from ml_inference.offline.tables import read_chunks, read_documents, split_table
 
 
 @pytest.fixture
@@ -227,7 +218,7 @@ def test_a_file_that_is_not_there_is_told_so(table: Path) -> None:
 
 
 def test_a_line_without_end_is_not_read_into_memory(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml_inference.offline.tables.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("ml_inference.offline.files.MAX_LINE_BYTES", 100)
     for content in (b'{"a":' + b"1" * 101, b"a,b\n" + b"1" * 101):
         with pytest.raises(TableError, match="100 bytes"):
             rows(table, content)
@@ -262,8 +253,8 @@ def test_json_lines_are_read_as_columns_batches_and_all(table: Path) -> None:
     assert list(chunk.lines) == [1, 3, 4]
     found = numbers_of(chunk, "a", Dialect())
     assert found.values[:2].tolist() == [1.0, 2.0]
-    assert (np.isnan(found.values[2]), found.texts) == (True, {2: "NaN"})
-    assert numbers_of(chunk, "b", Dialect()).texts == {0: '"x"', 2: "true"}
+    assert (np.isnan(found.values[2]), dict(found.texts)) == (True, {2: "NaN"})
+    assert dict(numbers_of(chunk, "b", Dialect()).texts) == {0: '"x"', 2: "true"}
     assert [(row.line, row.received) for row in chunk.broken] == [(2, b"not json"), (3, 3)]
 
 
@@ -289,7 +280,7 @@ def test_parquet_is_read_as_the_same_table(table: Path) -> None:
     assert [line for line, _ in found] == [1, 2, 3]
     assert [row.get("temp") for _, row in found] == [84.5, None, None]
     assert [row.get("Type") for _, row in found] == ["L", "M", None]
-    assert found[0][1]["timestamp"] == "2026-03-28T21:00:00+09:00"
+    assert found[0][1]["timestamp"] == "2026-03-28T12:00:00+00:00"  # 21:00 in Seoul
 
 
 def test_files_of_folders_are_one_table_in_the_order_of_their_numbers(tmp_path: Path) -> None:

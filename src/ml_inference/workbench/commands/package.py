@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from ml_inference.cli.options import OptionError, add_table_options, dialect, names
 from ml_inference.model.manifest import Feature, ModelError
 from ml_inference.model.trust import SIGNATURE_FILE
-from ml_inference.offline.tables import TableError, table_files
+from ml_inference.offline.chunks import TableError
+from ml_inference.offline.files import table_files
 from ml_inference.workbench.packaging.child import package_in_child
 from ml_inference.workbench.packaging.errors import PackagingError
 from ml_inference.workbench.packaging.request import Report, Request

@@ -10,8 +10,9 @@ from pathlib import Path
 from ml_inference.cli.options import OptionError, add_table_options, dialect
 from ml_inference.model.bundle import load_verified
 from ml_inference.model.manifest import ModelError
+from ml_inference.offline.chunks import TableError
+from ml_inference.offline.files import table_files
 from ml_inference.offline.replay import Source
-from ml_inference.offline.tables import TableError, table_files
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.workbench.recording.report import render
 from ml_inference.workbench.recording.story import play

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ml_inference.model.manifest import ModelError
-from ml_inference.offline.tables import TableError
+from ml_inference.offline.chunks import TableError
 from ml_inference.workbench.packaging.build import build
 from ml_inference.workbench.packaging.errors import PackagingError
 from ml_inference.workbench.packaging.request import Answer, Request

@@ -21,13 +21,9 @@ from ml_inference.model.forest import Floats, Tree, read_forest, split_points, s
 from ml_inference.model.manifest import Feature, Manifest, ModelError, booster_feature_name, scores_agree
 from ml_inference.model.objectives import objective_of
 from ml_inference.model.scorer import FloatArray, Score, Scorer
+from ml_inference.offline.chunks import Broken, Document, TableError
 from ml_inference.offline.sentinels import suspected
-from ml_inference.offline.tables import (
-    Broken,
-    Document,
-    TableError,
-    read_documents,
-)
+from ml_inference.offline.tables import read_documents
 from ml_inference.scoring.readings import Reading, ReadingDecoder
 from ml_inference.workbench.packaging.archives import read_booster
 from ml_inference.workbench.packaging.errors import PackagingError

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_inference.model.manifest import Feature
-from ml_inference.offline.tables import Dialect
+from ml_inference.offline.chunks import Dialect
 
 
 class Request(BaseModel):

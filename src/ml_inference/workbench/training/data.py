@@ -80,7 +80,15 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
     roles = _roles(request)
     times = set() if request.time is None else {request.time}
     texts = {*roles, MACHINE_COLUMN, *request.categorical, *(request.features or ())}
-    table = read_table(request.data, texts - times, times, dialect=request.dialect, zone=request.zone)
+    unneeded = frozenset(request.exclude) - texts - times
+    table = read_table(
+        request.data,
+        texts - times,
+        times,
+        dialect=request.dialect,
+        zone=request.zone,
+        needed=lambda name: name not in unneeded,
+    )
     for name, role in roles.items():
         if name not in table.names:
             raise TrainingError(f"there is no column {name!r} for {role}; the table has {', '.join(table.names[:20])}")

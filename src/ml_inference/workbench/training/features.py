@@ -104,10 +104,12 @@ def choose_features(
     left_out = dict.fromkeys(exclude, "excluded")
     if wanted is None:
         for name in table.names:
+            if name in left_out:
+                continue
             reason = roles.get(name) or (
                 None if name in categorical else _unsuitable(table, name, gaps=bool(allow_missing))
             )
-            if name not in left_out and reason:
+            if reason:
                 left_out[name] = reason
         wanted = [name for name in table.names if name not in left_out]
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_inference.model.manifest import Feature
 from ml_inference.model.over_time import Condition
-from ml_inference.offline.tables import Dialect
+from ml_inference.offline.chunks import Dialect
 from ml_inference.workbench.training.threshold import Rule
 
 FALSE_ALARMS = 0.15

@@ -6,7 +6,8 @@ use, with file and line, and chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timezone, tzinfo
 from pathlib import Path
@@ -15,20 +16,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ml_inference.offline.tables import (
-    Broken,
-    Chunk,
-    Dialect,
-    TableError,
-    numbers_of,
-    read_chunks,
-    refuse_decimal_commas,
-    table_files,
-    texts_of,
-)
+from ml_inference.offline.cells import Coded, coded_texts, numbers_of, refuse_decimal_commas, texts_of
+from ml_inference.offline.chunks import Broken, Chunk, Dialect, TableError
+from ml_inference.offline.files import table_files
+from ml_inference.offline.tables import read_chunks
+from ml_inference.offline.time_column import TimeColumn, Times
 from ml_inference.times import TimeError
 from ml_inference.workbench.training import TrainingError
-from ml_inference.workbench.training.time_column import TimeColumn, Times
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 NumberArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -142,7 +136,7 @@ class _Numbers:
         self.odd: Odd | None = None
         self.gap: Place | None = None
         self.rows = rows
-        self.unreadable: list[int] = []
+        self.unreadable: list[npt.NDArray[np.intp]] = []
 
     def skip(self, rows: int) -> None:
         self.rows += rows
@@ -150,23 +144,33 @@ class _Numbers:
 
     def add(self, chunk: Chunk, name: str, dialect: Dialect) -> None:
         found = numbers_of(chunk, name, dialect)
-        self.known += int(np.isfinite(found.values).sum())
-        for position, text in found.texts.items():
-            self.known += text.lower().lstrip("+-") in _INFINITE
-            if self.odd is None:
-                self.odd = Odd(Place(chunk.file, chunk.lines[position], repr(text)[:60]))
-            self.odd.count += 1
-            self.unreadable.append(self.rows + position)
-            if len(self.odd.texts) <= MAX_DISTINCT_TEXTS:
-                self.odd.texts.add(text)
-        if self.gap is None and len(gone := np.flatnonzero(np.isnan(found.values))) > len(found.texts):
-            position = next(int(at) for at in gone if at not in found.texts)
-            cell = chunk.columns[name][position]
+        gone = np.isnan(found.values)
+        gaps = int(gone.sum()) - len(found.texts)
+        self.known += len(gone) - int(gone.sum())
+        if found.texts:
+            self._add_odd(chunk, found.texts)
+        if self.gap is None and gaps:
+            gone[found.texts.positions] = False
+            position = int(np.flatnonzero(gone)[0])
+            cell = next(itertools.islice(chunk.columns[name], position, None))
             self.gap = Place(chunk.file, chunk.lines[position], str(cell or "nothing").strip()[:60])
         # What float32 cannot hold to the unit is a number of something, or a time: nothing that is ever a feature.
         large = len(found.values) and np.nanmax(np.abs(found.values), initial=0.0) >= _EXACT_IN_FLOAT32
         self.rows += len(found.values)
         self.parts.append(found.values if large else found.values.astype(np.float32))
+
+    def _add_odd(self, chunk: Chunk, texts: Coded) -> None:
+        first = int(texts.positions[0])
+        if self.odd is None:
+            self.odd = Odd(Place(chunk.file, chunk.lines[first], repr(texts[first])[:60]))
+        self.odd.count += len(texts)
+        self.unreadable.append(self.rows + texts.positions)
+        counts = np.bincount(texts.codes, minlength=len(texts.texts))
+        for text, count in zip(texts.texts, counts.tolist(), strict=True):
+            if count and text.lower().lstrip("+-") in _INFINITE:
+                self.known += count
+            if count and len(self.odd.texts) <= MAX_DISTINCT_TEXTS:
+                self.odd.texts.add(text)
 
     @property
     def is_number(self) -> bool:
@@ -183,15 +187,16 @@ class _Texts:
     def __init__(self, rows: int) -> None:
         self.codes: dict[str, int] = {}
         self.parts: list[npt.NDArray[np.int32]] = []
-        self.skip(rows)
+        self.repeat("", rows)
 
-    def skip(self, rows: int) -> None:
+    def repeat(self, text: str, rows: int) -> None:
         if rows:
-            self.parts.append(np.full(rows, self.codes.setdefault("", len(self.codes)), dtype=np.int32))
+            self.parts.append(np.full(rows, self.codes.setdefault(text, len(self.codes)), dtype=np.int32))
 
-    def add(self, texts: Sequence[str]) -> None:
+    def add(self, texts: Sequence[str], codes: npt.NDArray[np.intp]) -> None:
         known = self.codes
-        self.parts.append(np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int32))
+        numbers = np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int32)
+        self.parts.append(numbers[codes])
 
     def texts(self) -> Texts:
         return Texts(np.concatenate([np.empty(0, dtype=np.int32), *self.parts]), tuple(self.codes))
@@ -200,7 +205,16 @@ class _Texts:
 class _Columns:
     """Columns as they grow, chunk by chunk."""
 
-    def __init__(self, as_text: Collection[str], as_time: Collection[str], dialect: Dialect, zone: tzinfo) -> None:
+    def __init__(
+        self,
+        as_text: Collection[str],
+        as_time: Collection[str],
+        dialect: Dialect,
+        zone: tzinfo,
+        needed: Callable[[str], bool],
+    ) -> None:
+        self.needed = needed
+        self.names: dict[str, None] = {}
         self.as_text = frozenset(as_text)
         self.as_time = frozenset(as_time)
         self.dialect = dialect
@@ -221,7 +235,8 @@ class _Columns:
             refuse_decimal_commas(chunk, [name for name in chunk.columns if name not in self.as_time], self.dialect)
         self.of_file.setdefault(chunk.file, set()).update(chunk.columns)
         for name in chunk.columns:
-            if name not in self.numbers:
+            self.names[name] = None
+            if name not in self.numbers and self.needed(name):
                 self.numbers[name] = _Numbers(self.rows)
                 if name in self.as_text:
                     self.texts[name] = _Texts(self.rows)
@@ -234,19 +249,18 @@ class _Columns:
                 continue
             numbers.add(chunk, name, self.dialect)
             if name in self.texts:
-                self.texts[name].add(texts_of(chunk, name))
+                self.texts[name].add(*coded_texts(chunk, name))
             if name in self.times:
-                cells = texts_of(chunk, name) if chunk.text else chunk.columns[name]
-                self.times[name].add(cells)
+                self.times[name].add(texts_of(chunk, name) if chunk.text else list(chunk.columns[name]))
         self.units = {**chunk.units, **self.units}
-        self.files.add([str(chunk.file)] * rows)
+        self.files.repeat(str(chunk.file), rows)
         self._count_broken(chunk.file, chunk.broken)
         self.rows += rows
 
     def _skip(self, name: str, rows: int) -> None:
         self.numbers[name].skip(rows)
         if name in self.texts:
-            self.texts[name].skip(rows)
+            self.texts[name].repeat("", rows)
         if name in self.times:
             self.times[name].add([None] * rows)
 
@@ -256,11 +270,11 @@ class _Columns:
             self.broken += [Place(file, row.line, row.reason) for row in broken[:MAX_DISTINCT_TEXTS]]
 
     def table(self) -> Table:
-        names = tuple(self.numbers)
+        names = tuple(self.names)
         numbers: dict[str, NumberArray] = {}
         odd, gaps, not_numbers = {}, {}, {}
         unreadable: dict[str, npt.NDArray[np.bool_]] = {}
-        for name in names:
+        for name in list(self.numbers):
             column = self.numbers.pop(name)
             if column.is_number:
                 joined: Any = np.concatenate(column.parts)  # of both widths
@@ -268,7 +282,7 @@ class _Columns:
                 if column.odd is not None:
                     odd[name] = column.odd
                     unreadable[name] = np.zeros(self.rows, dtype=bool)
-                    unreadable[name][column.unreadable] = True
+                    unreadable[name][np.concatenate(column.unreadable)] = True
                 if column.gap is not None:
                     gaps[name] = column.gap
             elif column.odd is not None:
@@ -305,6 +319,7 @@ def read_table(
     *,
     dialect: Dialect | None = None,
     zone: tzinfo = timezone.utc,
+    needed: Callable[[str], bool] = lambda _: True,
 ) -> Table:
     """Read a table.
 
@@ -315,12 +330,13 @@ def read_table(
         as_time: Columns to read as times.
         dialect: How the files are written.
         zone: Of times without an offset.
+        needed: Whether a column is wanted at all; of the others only the names are known.
 
     Raises:
         TrainingError: A file cannot be read, or too many of its rows are none; the message names file and line.
     """
     dialect = dialect or Dialect()
-    columns = _Columns(as_text, as_time, dialect, zone)
+    columns = _Columns(as_text, as_time, dialect, zone, needed)
     try:
         for chunk in read_chunks(table_files([paths] if isinstance(paths, Path) else paths), dialect):
             columns.add(chunk)
