@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class Alarms:
 
 
 def replay(
-    machines: npt.NDArray[np.str_],
+    machines: npt.NDArray[Any],
     seconds: FloatArray,
     abnormal: FloatArray,
     verdict: npt.NDArray[np.bool_],
@@ -97,7 +98,7 @@ def replay(
     return results
 
 
-def _states(names: npt.NDArray[np.str_], verdict: npt.NDArray[np.bool_], debounce: int) -> npt.NDArray[np.bool_]:
+def _states(names: npt.NDArray[Any], verdict: npt.NDArray[np.bool_], debounce: int) -> npt.NDArray[np.bool_]:
     """Whether the machine's debounced state is abnormal, reading by reading."""
     states = MachineStates(debounce, capacity=len(names))
     pairs = zip(names.tolist(), verdict.tolist(), strict=True)

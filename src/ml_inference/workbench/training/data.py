@@ -7,7 +7,7 @@ gaps that it will never see.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.features import FeatureChoice, choose_features, matrix
 from ml_inference.workbench.training.request import Request
 from ml_inference.workbench.training.table import FloatArray, Table, Texts, read_table
-from ml_inference.workbench.training.target import Target, canonical, read_target
+from ml_inference.workbench.training.target import Target, canonical, target_of
 from ml_inference.workbench.writer import with_missing_values
 
 MACHINE_COLUMN = "equipment_id"
@@ -41,8 +41,9 @@ class Data:
         target: n labels.
         rows_read: Rows of the file.
         missing: Rows that lack a value, by column; a row may lack several.
-        groups: n names, if asked for.
-        machines: n names of machines: the group, else `equipment_id`, if there is one.
+        groups: n indices into `machine_names`, if asked for.
+        machines: n indices of machines: the group, else `equipment_id`, if there is one.
+        machine_names: In alphabetical order.
         seconds: n moments, if asked for.
         in_seconds: Whether `seconds` is in seconds, and not a count.
         files: n files, by number in the order of reading.
@@ -54,8 +55,9 @@ class Data:
     target: Target
     rows_read: int
     missing: Mapping[str, int]
-    groups: npt.NDArray[np.str_] | None
-    machines: npt.NDArray[np.str_] | None
+    groups: npt.NDArray[np.int32] | None
+    machines: npt.NDArray[np.int32] | None
+    machine_names: Sequence[str]
     seconds: FloatArray | None
     in_seconds: bool
     files: npt.NDArray[np.int32]
@@ -123,13 +125,14 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
     _tell(table, choice, missing, len(rows), say)
     _require_labels(request.label, gaps[request.label])
     try:
-        target = read_target(labels.at(rows).tolist(), objective=request.objective, normal_class=request.normal_class)
+        target = target_of(
+            labels.values, labels.codes[rows], objective=request.objective, normal_class=request.normal_class
+        )
     except TrainingError as error:
         raise TrainingError(f"{error}{_because(missing, table.rows)}") from error
-    groups = None if request.group is None else table.texts[request.group].at(rows)
-    machines = groups
-    if groups is None and MACHINE_COLUMN in table.texts:
-        machines = table.texts[MACHINE_COLUMN].at(rows)
+    owner = request.group or (MACHINE_COLUMN if MACHINE_COLUMN in table.texts else None)
+    owners = None if owner is None else table.texts[owner].ranked()
+    machines = None if owners is None else owners.codes[rows]
     time = None if request.time is None else table.times[request.time]
     return Data(
         choice=choice,
@@ -137,8 +140,9 @@ def load_data(request: Request, say: Callable[[str], None]) -> Data:
         target=target,
         rows_read=table.rows,
         missing=missing,
-        groups=groups,
+        groups=None if request.group is None else machines,
         machines=machines,
+        machine_names=() if owners is None else owners.values,
         seconds=None if time is None else time.values[rows],
         in_seconds=time is not None and time.in_seconds,
         files=table.files.codes[rows],

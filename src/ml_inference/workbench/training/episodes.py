@@ -95,22 +95,30 @@ class Series:
         return float(steps[steps <= GAP_STEPS * max(self.step, 1e-9)].sum())
 
 
-def series(machines: npt.NDArray[np.str_], seconds: FloatArray, rows: npt.NDArray[np.intp] | None = None) -> Series:
+def series(
+    machines: npt.NDArray[Any],
+    seconds: FloatArray,
+    rows: npt.NDArray[np.intp] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> Series:
     """Sort rows by machine and time.
 
     Args:
-        machines: Shape (n,), names.
+        machines: Shape (n,), names, or indices into `names`.
         seconds: Shape (n,), moments.
         rows: Positions to take; None for all.
+        names: Of the machines.
     """
     chosen = np.arange(len(seconds)) if rows is None else rows
-    names, codes = np.unique(machines[chosen], return_inverse=True)
+    present, codes = np.unique(machines[chosen], return_inverse=True)
     order = np.lexsort((seconds[chosen], codes))
     moments, owners = seconds[chosen][order], codes[order]
     steps = np.diff(moments)[owners[1:] == owners[:-1]]
-    bounds = np.searchsorted(owners, np.arange(len(names) + 1))
+    bounds = np.searchsorted(owners, np.arange(len(present) + 1))
     step = float(np.median(steps)) if len(steps) else 0.0
-    return Series(chosen[order], moments, bounds, tuple(names.tolist()), step)
+    named = present.tolist() if names is None else [names[one] for one in present.tolist()]
+    return Series(chosen[order], moments, bounds, tuple(named), step)
 
 
 def label_episodes(

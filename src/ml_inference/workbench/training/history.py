@@ -187,13 +187,14 @@ def order_of_arrival(machine: npt.NDArray[np.integer[Any]], seconds: Float64Arra
 
 def choose_sequences(
     values: npt.NDArray[np.floating[Any]],
-    machines: npt.NDArray[np.str_],
+    machines: npt.NDArray[Any],
     seconds: Float64Array,
     scores: npt.NDArray[np.floating[Any]],
     plan: Plan,
     *,
     count: int = 3,
     readings: int = 120,
+    names: Sequence[str] | None = None,
 ) -> list[MachineReadings]:
     """Readings to become golden sequences: of some machines those before their highest score.
 
@@ -201,12 +202,13 @@ def choose_sequences(
 
     Args:
         values: Shape (n, f), the features.
-        machines: n names.
+        machines: n names, or indices into `names`.
         seconds: n moments.
         scores: n scores; for a multi-class model of not being normal.
         plan: The derived features.
         count: Most sequences.
         readings: Most readings of each.
+        names: Of the machines.
     """
     order = np.lexsort((seconds, machines))
     ends = np.append(np.flatnonzero(machines[order][1:] != machines[order][:-1]) + 1, len(order))
@@ -227,7 +229,9 @@ def choose_sequences(
             continue
         ticks = np.linspace(seconds[inside[0]], seconds[inside[-1]], readings)
         taken = inside[np.unique(np.searchsorted(seconds[inside], ticks))]
-        sequences.append(MachineReadings(str(machines[taken[0]]), seconds[taken].tolist(), values[taken]))
+        machine = machines[taken[0]]
+        name = str(machine) if names is None else names[machine]
+        sequences.append(MachineReadings(name, seconds[taken].tolist(), values[taken]))
     return sequences
 
 

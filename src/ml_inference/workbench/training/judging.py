@@ -170,5 +170,5 @@ def _aligned(data: Data, rows: Rows, scores: npt.NDArray[np.float32]) -> tuple[S
     """Rows by machine and time, with their log-odds; the rows ascend, the scores are theirs."""
     assert data.machines is not None  # noqa: S101 - `operate` made a series of them
     assert data.seconds is not None  # noqa: S101
-    table = series(data.machines, data.seconds, rows)
+    table = series(data.machines, data.seconds, rows, names=data.machine_names)
     return table, log_odds(scores[np.searchsorted(rows, table.rows)])

@@ -79,7 +79,7 @@ def operate(request: Request, data: Data, say: Callable[[str], None]) -> Operati
     if data.seconds is None or not data.in_seconds or data.machines is None:
         _require_nothing_of_time(request)
         return Operation(data.target, usable, running, None)
-    table = series(data.machines, data.seconds)
+    table = series(data.machines, data.seconds, names=data.machine_names)
     if data.target.task is Task.REGRESSION:
         if request.horizon or request.episodes or request.sensor_fault_label:
             raise TrainingError(

@@ -300,7 +300,14 @@ def _sequences(training: Training) -> list[MachineReadings]:
     scores = training.scores
     if training.target.task is Task.MULTI_CLASS:
         scores = 1.0 - scores[:, training.target.normal or 0]
-    return choose_sequences(data.values[rows], data.machines[rows], data.seconds[rows], scores, training.inputs.plan)
+    return choose_sequences(
+        data.values[rows],
+        data.machines[rows],
+        data.seconds[rows],
+        scores,
+        training.inputs.plan,
+        names=data.machine_names,
+    )
 
 
 def _cores() -> int:
@@ -358,5 +365,5 @@ def _alarms(data: Data, split: Split, held_out: Target, verdict: npt.NDArray[np.
     if data.seconds is None or not data.in_seconds:
         return ()
     rows = split.held_out
-    machines = np.full(len(rows), "") if data.machines is None else data.machines[rows]
+    machines = np.zeros(len(rows), dtype=np.int32) if data.machines is None else data.machines[rows]
     return replay(machines, data.seconds[rows], held_out.abnormal, verdict)

@@ -104,7 +104,7 @@ class Split:
 def split_rows(
     target: Target,
     *,
-    groups: npt.NDArray[np.str_] | None = None,
+    groups: npt.NDArray[Any] | None = None,
     group_name: str = "group",
     seconds: FloatArray | None = None,
     order: Order | None = None,

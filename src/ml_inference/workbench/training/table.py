@@ -53,6 +53,13 @@ class Texts:
         chosen: npt.NDArray[np.str_] = np.array(self.values, dtype=np.str_)[self.codes[rows]]
         return chosen
 
+    def ranked(self) -> Texts:
+        """The same with the texts in alphabetical order, so that codes compare as they do."""
+        order = sorted(range(len(self.values)), key=self.values.__getitem__)
+        ranks = np.empty(len(order), dtype=np.int32)
+        ranks[order] = np.arange(len(order), dtype=np.int32)
+        return Texts(ranks[self.codes], tuple(self.values[at] for at in order))
+
     @property
     def missing(self) -> npt.NDArray[np.bool_]:
         """Shape (n,): where there is no text."""

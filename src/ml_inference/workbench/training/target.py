@@ -9,11 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_inference.workbench.training import TrainingError
 from ml_inference.workbench.training.table import FloatArray
+
+Codes: TypeAlias = npt.NDArray[np.integer[Any]]
 
 MIN_PER_CLASS = 5
 """Held-out data, validation and training need one each; below five, figures and threshold would be of single rows."""
@@ -58,28 +62,38 @@ class Target:
 
 
 def read_target(texts: Sequence[str], *, objective: str | None = None, normal_class: str | None = None) -> Target:
+    """The same as `target_of` for a column of n texts, without missing values."""
+    known = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    codes = np.array([known[text] for text in texts], dtype=np.intp)
+    return target_of(list(known), codes, objective=objective, normal_class=normal_class)
+
+
+def target_of(
+    texts: Sequence[str], codes: Codes, *, objective: str | None = None, normal_class: str | None = None
+) -> Target:
     """Turn a label column without missing values into a target.
 
     Two classes give a binary task, more a multi-class one. 0 (or false) of 0 and 1 is normal; otherwise the most frequent
     class is, unless `normal_class` says which.
 
     Args:
-        texts: The column, n values.
+        texts: The different texts of the column; some may stand nowhere.
+        codes: Shape (n,): the index of each row's text.
         objective: A value of `Task`; None to judge by the column.
         normal_class: The class that stands for normal operation, as the column writes it.
 
     Raises:
         TrainingError: The column does not fit: one class only, too few rows, text where a number is wanted, ...
     """
-    if len(texts) < MIN_ROWS:
-        raise TrainingError(f"{len(texts)} usable rows are too few; at least {MIN_ROWS} are needed")
+    if len(codes) < MIN_ROWS:
+        raise TrainingError(f"{len(codes)} usable rows are too few; at least {MIN_ROWS} are needed")
     if objective == Task.REGRESSION.value:
-        return _regression(texts, normal_class)
-    names = [canonical(text) for text in texts]
-    counts = Counter(names)
+        return _regression(texts, codes, normal_class)
+    named = [canonical(text) for text in texts]
+    counts = _counts(named, codes)
     if len(counts) == 1:
         raise TrainingError(
-            f"the label is {names[0]!r} in all {len(names)} usable rows; there is nothing to tell apart"
+            f"the label is {next(iter(counts))!r} in all {len(codes)} usable rows; there is nothing to tell apart"
         )
     if len(counts) > _MAX_CLASSES:
         raise TrainingError(
@@ -100,7 +114,8 @@ def read_target(texts: Sequence[str], *, objective: str | None = None, normal_cl
     else:
         classes = tuple(sorted(counts, key=natural))
     index = {name: float(position) for position, name in enumerate(classes)}
-    return Target(task, np.array([index[name] for name in names]), classes, classes.index(normal))
+    values = np.array([index.get(name, np.nan) for name in named])
+    return Target(task, values[codes], classes, classes.index(normal))
 
 
 def canonical(text: str) -> str:
@@ -113,18 +128,27 @@ def canonical(text: str) -> str:
     return str(int(number)) if number.is_integer() else repr(number)
 
 
-def _regression(texts: Sequence[str], normal_class: str | None) -> Target:
+def _counts(names: Sequence[str], codes: Codes) -> Counter[str]:
+    """How often each name stands in a column."""
+    counts: Counter[str] = Counter()
+    for name, count in zip(names, np.bincount(codes, minlength=len(names)).tolist(), strict=True):
+        if count:
+            counts[name] += count
+    return counts
+
+
+def _regression(texts: Sequence[str], codes: Codes, normal_class: str | None) -> Target:
     if normal_class is not None:
         raise TrainingError("--normal-class belongs to classes; a regression has none")
     try:
-        values = np.array(texts, dtype=np.float64)
+        values = np.array([texts[code] for code in np.unique(codes).tolist()], dtype=np.float64)
     except ValueError as error:
         raise TrainingError(f"a regression needs numbers in the label column: {error}") from error
     if not np.isfinite(values).all():
         raise TrainingError("the label column holds infinity")
     if np.all(values == values[0]):
         raise TrainingError(f"the label is {values[0]:g} in all rows; there is nothing to learn")
-    return Target(Task.REGRESSION, values)
+    return Target(Task.REGRESSION, values[np.unique(codes, return_inverse=True)[1]])
 
 
 def _normal(counts: Counter[str], normal_class: str | None) -> str:
