@@ -17,8 +17,6 @@ from ml_inference.offline.tables import read_chunks
 from ml_inference.scoring.judgement import Judgement
 from support.models import ABNORMAL, NORMAL
 
-pytestmark = pytest.mark.usefixtures("as_on_a_device")
-
 ODD = ["", " ", "nan", "-", "inf", "1e400", "12,5", "Bad", "-1e30", "1_0", " 3.5 ", "+4", "0x1", "5e-320"]
 TIMES = ["", "2026-11-22T03:00:00Z", "2026-02-30T03:00:00.000Z", "1790000000", "yesterday", "0000-01-01T00:00:00.000Z"]
 
