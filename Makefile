@@ -44,7 +44,7 @@ coverage: $(READY)  ## the floor under the branch coverage of what runs on a dev
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-bench: $(READY) .bench/.ready  ## what the component costs, beside an echo and others, in turns: ten minutes; QUICK=1: one
+bench: $(READY) .bench/.ready  ## what the component costs, beside an echo and others, in turns: ten minutes; QUICK=1: two
 	@PYTHONPATH=benchmarks $(BIN)/python -m speed --python .bench/bin/python $(if $(QUICK),--quick)
 
 # What a device installs, and nothing else.
