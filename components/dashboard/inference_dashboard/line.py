@@ -127,7 +127,6 @@ class Line:
         self.last_rejections: deque[tuple[float, Rejection]] = deque(maxlen=20)
         self.tick = 1
         self.system_changed = 1
-        self.last_message = 0.0
         self.dirty_machines: set[int] = set()
         self.dirty_alarms: dict[str, Alarm] = {}
         self.dirty_features = False
@@ -150,7 +149,6 @@ class Line:
             arrived: When, in seconds since 1970.
         """
         self.counts.messages[kind] += 1
-        self.last_message = arrived
         before = self.counts.readings + self.counts.results + self.counts.rejections
         if kind == "reading":
             for reading in messages.readings(payload):

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
-WEEK_S = 7 * DAY_S
 
 _T = TypeVar("_T")
 

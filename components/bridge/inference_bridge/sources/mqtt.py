@@ -188,11 +188,6 @@ class MqttClient(Source):
         self._outgoing.append((topic, payload, qos))
         return True
 
-    @property
-    def outgoing(self) -> int:
-        """Messages that are not sent yet."""
-        return len(self._outgoing)
-
     # Called by paho within the loop.
 
     def _on_connect(self, client: paho.Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
