@@ -32,6 +32,8 @@ WELL_READINGS = 16
 """Other values in a row after which a stuck sensor is well: of one that freezes at `FAULTY_SHARE` one such row in a hundred is chance."""
 WELL_SECONDS = 60.0
 """Time that these have to take, or at many readings a second such chance would come every minute."""
+OFTEN = 0.4
+"""Share of the training's interval up to which a machine that reports more often is judged by how alike successive readings are."""
 COMMON = 1.5
 """Evidence of one recurrence from which a value is rare enough that a sensor that is well does not have it in `WELL_READINGS`."""
 SUSPICIOUS = 6.0
@@ -184,8 +186,11 @@ class SensorWatch:
                 left = evidence[column] - state.loss[column]
                 if left > 0.0:
                     evidence[column] = left
-                    if left < state.gain[column]:
-                        self._instead(state, latest, column, seconds, value, off=off)
+                    weak = left < state.gain[column] or (self._off if off else self._running)[column].unseen(value)
+                    if weak and self._is_other(state, column, value):
+                        latest[column], evidence[column] = value, 0.0
+                        # What came before may be a coincidence; one recurrence alone makes no sensor faulty.
+                        self._recurs(state, column, seconds, step, off=off)
                 elif not (state.faulty and state.faulty.get(column) in (STUCK, SATURATED)):
                     evidence[column] = 0.0
                     latest[column] = value
@@ -211,7 +216,7 @@ class SensorWatch:
         reference = (self._off if off else self._running)[column]
         before = state.evidence[column]
         if before == 0.0:
-            gain, loss = reference.odds(state.value[column])
+            gain, loss = reference.odds(state.value[column], step)
             if gain <= 0.0:
                 return False
             state.gain[column], state.loss[column], state.since[column] = gain, loss, seconds
@@ -231,17 +236,14 @@ class SensorWatch:
         state.faulty = (state.faulty or {}) | {column: reference.reason(state.value[column])}
         return True
 
-    def _instead(
-        self, state: SensorState, latest: list[float], column: int, seconds: float, value: float, *, off: bool
-    ) -> None:
-        """Suspect another value that comes twice in a row, while what came before may be a coincidence."""
+    def _is_other(self, state: SensorState, column: int, value: float) -> bool:
+        """Whether another value than the suspected one came twice in a row."""
         other = state.other
         if other is None:
             other = state.other = array("d", [math.nan]) * len(state.value)
-        if value == other[column] and not (state.faulty and column in state.faulty):
-            latest[column], state.evidence[column] = value, 0.0
-            self._recurs(state, column, seconds, 0.0, off=off)
+        again = value == other[column] and not (state.faulty and column in state.faulty)
         other[column] = value
+        return again
 
     def _missing(self, state: SensorState, values: Sequence[float], seconds: float) -> list[Change]:
         if state.gone is None or state.gone_since is None:
@@ -306,6 +308,8 @@ class _Reference:
         "_ends",
         "_highest",
         "_odds",
+        "_often",
+        "_often_below",
         "_range",
         "_usual_evidence",
         "_wait",
@@ -317,7 +321,8 @@ class _Reference:
     def __init__(self, feature: Feature, usual: Usual | None, *, at_rest: bool = False) -> None:
         self.known = usual is not None
         self._edges: list[float] = []
-        self._odds = [(0.0, 0.0)]
+        self._odds = self._often = [(0.0, 0.0)]
+        self._often_below = 0.0
         self.evidence, self._usual_evidence = EVIDENCE, 0.0
         self._wait, self.missing_share = MIN_SECONDS, LEAST_SHARE
         self._ends = frozenset(end for end in (feature.minimum, feature.maximum, 0.0) if end is not None)
@@ -331,18 +336,24 @@ class _Reference:
         self._edges = usual.edges
         self._range = (usual.lowest, usual.highest)
         recurring = _recurring_at_rest(usual) if at_rest else 1.0
-        self._odds = [_odds(min(share, recurring), FAULTY_SHARE) for share in usual.shares]
+        shares = [min(share, recurring) for share in usual.shares]
+        self._odds = [_odds(share, FAULTY_SHARE) for share in shares]
+        # Within minutes a machine changes less than within the windows that training counts values in. The share of pairs
+        # that are alike is the sum of the squares of the values' shares, so none of these is larger than its root.
+        self._often = [_odds(max(share, math.sqrt(usual.repeat_share)), FAULTY_SHARE) for share in shares]
+        self._often_below = OFTEN * usual.interval_seconds
         self._usual_evidence = MARGIN * usual.evidence
         self.evidence = max(EVIDENCE, self._usual_evidence)
         longest = MARGIN * usual.longest_run_seconds
         self._wait = max(MIN_SECONDS, longest if usual.repeat_share >= SLOW_SHARE else min(longest, MAX_WAIT_SECONDS))
         self.missing_share = usual.missing_share
 
-    def odds(self, value: float) -> tuple[float, float]:
-        """What a recurrence of a value adds to the evidence, and what another value takes away."""
-        if self.known and self._unseen(value) and self._at_an_end(value):
+    def odds(self, value: float, step: float) -> tuple[float, float]:
+        """What a recurrence of a value adds to the evidence, and what another value takes away, at an interval in seconds."""
+        if self.known and self.unseen(value) and self._at_an_end(value):
             return _odds(LEAST_SHARE, FAULTY_SHARE)
-        return self._odds[bisect_right(self._edges, value)]
+        odds = self._odds if step > self._often_below else self._often
+        return odds[bisect_right(self._edges, value)]
 
     def enough(self, step: float) -> float:
         """Evidence that makes a sensor faulty at so many seconds between two readings."""
@@ -351,7 +362,7 @@ class _Reference:
     def wait(self, value: float) -> float:
         """For how many seconds at least a value has to recur."""
         # How long healthy sensors stand still says nothing of a value that none of them had.
-        return min(self._wait, MAX_WAIT_SECONDS) if self._unseen(value) else self._wait
+        return min(self._wait, MAX_WAIT_SECONDS) if self.unseen(value) else self._wait
 
     def reason(self, value: float) -> str:
         """What is wrong with a sensor that repeats a value."""
@@ -359,7 +370,8 @@ class _Reference:
             return STUCK  # a dead sensor, and also the lower end of many
         return SATURATED if value > self._highest or self._at_an_end(value) else STUCK
 
-    def _unseen(self, value: float) -> bool:
+    def unseen(self, value: float) -> bool:
+        """Whether training never saw so high or so low a value."""
         lowest, highest = self._range
         return value < lowest or value > highest
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_inference.model.manifest import Manifest
+from ml_inference.model.manifest import Feature, Manifest
 from ml_inference.monitoring.alarms import SENSOR
+from ml_inference.monitoring.sensors import SensorWatch
 from ml_inference.monitoring.watch import Watch
+from ml_inference.workbench.training.usual import usual_values
 from sensor_simulator import SENSORS, Fleet
 from sensor_simulator.many import read
 
@@ -183,3 +185,37 @@ def test_a_coincidence_just_before_does_not_delay_the_finding() -> None:
     machine.see(rows[:40], 60.0)
     machine.see(spoiled(rows[40:48], TEMPERATURE, lambda _: 0.0), 60.0)
     assert machine.faulty == {"rVibration_Temp": "stuck"}
+
+
+@pytest.mark.parametrize("step", [1.0, 30.0])
+def test_a_coarse_sensor_that_reports_more_often_than_in_training_is_well_and_a_dead_one_is_found(step: float) -> None:
+    def pressures(seed: int, count: int, step: float) -> list[float]:
+        random = np.random.default_rng(seed)
+        keep = np.exp(-step / 900.0)
+        load, values = 0.0, []
+        for _ in range(count):
+            load = load * keep + random.normal(0.0, 0.3 * np.sqrt(1.0 - keep * keep))
+            values.append(round(6.0 + load + random.normal(0.0, 0.08), 1))
+        return values
+
+    rows = [
+        (machine, 30.0 * number, value)
+        for machine in range(4)
+        for number, value in enumerate(pressures(machine, 3_000, 30.0))
+    ]
+    features = usual_values(
+        [Feature(name="pressure")],
+        np.array([[value] for _, _, value in rows]),
+        np.array([machine for machine, _, _ in rows]),
+        np.array([at for _, at, _ in rows]),
+    )
+    watch = SensorWatch(features)
+    state = watch.state()
+    found: list[tuple[float, str | None]] = []
+    values = pressures(9, 10_000, step) + [0.0] * round(540.0 / step)
+    for number, value in enumerate(values):
+        changes, _ = watch.look(state, [value], BEGIN + step * number, step=step)
+        found += [(step * (number - 10_000), change.reason) for change in changes or ()]
+    ((delay, reason),) = found
+    assert reason == "stuck"
+    assert 0.0 < delay <= 540.0

@@ -14,7 +14,8 @@ from ml_inference.model.bundle import Model, load_model
 from ml_inference.model.over_time import Condition
 from ml_inference.model.scorer import Scorer
 from ml_inference.monitoring.alarms import iso
-from ml_inference.monitoring.watch import AlarmSettings
+from ml_inference.monitoring.machines import Machines
+from ml_inference.monitoring.watch import AlarmSettings, WatchedMachine
 from ml_inference.scoring.judgement import Judgement
 from ml_inference.scoring.outcomes import Rejection, Result
 from ml_inference.scoring.pipeline import Pipeline
@@ -222,13 +223,14 @@ def test_maintenance_and_shelving_keep_alarms_from_opening_for_their_time(model:
 
 def test_made_up_machines_evict_only_each_other(model: Model) -> None:
     line = Line(model)
+    watch = line.pipeline.watch
+    assert watch is not None
+    watch.machines = Machines(WatchedMachine, known=100, newcomers=50)
     line.run(NORMAL, 15, "real")
     for number in range(600):
         line.send(NORMAL, f"made-up-{number}")
-    watch = line.pipeline.watch
-    assert watch is not None
     assert watch.machines.known == 1
-    assert len(watch.machines) <= 501
+    assert len(watch.machines) <= 150
     line.run(ABNORMAL, 10, "real")
     assert line.of("equipment")[0] == ("opened", None)
 

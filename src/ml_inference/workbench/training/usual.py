@@ -197,14 +197,15 @@ def _with_evidence(
     if not watch.active:
         return list(features)
     largest = {1: np.zeros(len(features)), 2: np.zeros(len(features))}
-    state, current = watch.state(), -1
+    state, current, before = watch.state(), -1, 0.0
     rows = np.flatnonzero(kind > 0)[:MAX_WATCHED]
     for row, at, one, which in zip(
         values[rows].tolist(), seconds[rows].tolist(), part[rows].tolist(), kind[rows].tolist(), strict=True
     ):
         if one != current:
-            state, current = watch.state(), one
-        _, suspicious = watch.look(state, row, at, off=which == 2)  # noqa: PLR2004 - off-time
+            state, current, before = watch.state(), one, at
+        _, suspicious = watch.look(state, row, at, step=at - before, off=which == 2)  # noqa: PLR2004 - off-time
+        before = at
         if suspicious:
             np.maximum(largest[which], state.evidence, out=largest[which])
     updated = []
