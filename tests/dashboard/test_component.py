@@ -115,7 +115,7 @@ def test_a_refused_token_ends_it_with_75(start: Start) -> None:
         timeout=SECONDS,
         check=False,
     )
-    assert done.returncode == 75, done.stdout
+    assert done.returncode == 75, done.stderr
 
 
 def test_without_a_nucleus_it_says_so_and_ends_with_1() -> None:
@@ -129,7 +129,7 @@ def test_without_a_nucleus_it_says_so_and_ends_with_1() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "started by a Greengrass nucleus" in done.stdout
+    assert "started by a Greengrass nucleus" in done.stderr
 
 
 def test_the_artifact_holds_all_of_ours_that_it_imports(tmp_path: Path) -> None:

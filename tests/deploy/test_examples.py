@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -147,10 +146,8 @@ def test_a_reset_of_the_permissions_resets_every_topic(built: dict[str, Path]) -
 
 
 @pytest.fixture
-def site(make_checkout: MakeCheckout, checkout: Path) -> Path:
-    copy = make_checkout()
-    shutil.copytree(checkout / "examples", copy / "examples")
-    return copy
+def site(make_checkout: MakeCheckout) -> Path:
+    return make_checkout()
 
 
 def fill_in(site: Path, command: Command, **values: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,8 @@ class Simulator:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sensor_simulator", "--ipc", *options],
             env=dict(environment),
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -42,8 +43,8 @@ class Simulator:
         self.log = ""
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             self._lines.put(line)
 
     def wait_for(self, text: str) -> None:

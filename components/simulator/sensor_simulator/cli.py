@@ -1,7 +1,7 @@
 """The command line: telemetry to a file, to standard output, or over Greengrass IPC as the component does.
 
 `add_arguments` and `run` let another command offer the same. A file is written as fast as possible, IPC runs by the clock. It must
-never print anything but telemetry to standard output.
+never print anything but telemetry to standard output, where that is where telemetry goes.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from ml_inference.logs import log_to_nucleus
 from sensor_simulator.faults import Fault
 from sensor_simulator.files import write_csv, write_json_lines, write_truth
 from sensor_simulator.sensor_faults import SensorFault, When
@@ -122,9 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sensor_simulator", description=(__doc__ or "").partition("\n")[0])
     add_arguments(parser)
     arguments = parser.parse_args(argv)
-    # Beside readings on standard output; as a component there are none, and classic files standard error as warnings.
-    stream = sys.stdout if arguments.ipc else sys.stderr
-    logging.basicConfig(level=logging.INFO, stream=stream, format="%(levelname)s %(name)s: %(message)s")
+    if arguments.ipc:
+        log_to_nucleus()
+    else:  # standard output is for readings
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     return run(arguments)
 
 
