@@ -254,7 +254,8 @@ class Application:
 
     def _next_event(self, seconds: float) -> object:
         try:
-            return self._events.get(timeout=max(0.0, seconds))
+            # Never for long: Python does not end a wait for a signal that comes the moment before it begins.
+            return self._events.get(timeout=min(max(0.0, seconds), 1.0))
         except Empty:
             return None
 
@@ -269,7 +270,7 @@ class Application:
         due = time.monotonic() + POLL_SECONDS
         while True:
             self._listen(session)
-            event = self._next_event(min(1.0, due - time.monotonic()))
+            event = self._next_event(due - time.monotonic())
             if event == "stop":
                 return 0
             if event is session:

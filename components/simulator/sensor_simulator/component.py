@@ -36,6 +36,8 @@ _ANSWER_S = 10.0
 _MAX_IN_FLIGHT = 200
 """Messages without an answer, some 100 kB; more are dropped and counted."""
 _SUMMARY_S = 60.0
+_TICK_S = 0.5
+"""Longest wait: Python does not end one for a signal that comes the moment before it begins."""
 _LATE_S = 1.0
 """More than this behind the clock (a suspended machine), and the missed readings are left out."""
 
@@ -162,10 +164,12 @@ class _Session:
         interval = 1.0 / (settings.rate_hz * settings.machines)
         due = time.monotonic()
         while due < ends:
+            left = max(0.0, due - time.monotonic())
             try:
-                return self._events.get(timeout=max(0.0, due - time.monotonic()))
+                return self._events.get(timeout=min(left, _TICK_S))
             except queue.Empty:
-                pass
+                if left > _TICK_S:
+                    continue
             self._publish(story.read(datetime.now(timezone.utc)), settings)
             now = time.monotonic()
             due += interval
