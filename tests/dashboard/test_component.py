@@ -87,6 +87,16 @@ def test_what_was_known_is_there_after_a_restart_and_nothing_is_lost_to_sigterm(
     assert metric(dashboard, 'ml_inference_alarms_open{kind="equipment"}') == 1.0
 
 
+def test_an_alarm_is_in_the_list_as_soon_as_it_is_known(start: Start) -> None:
+    dashboard, now = start(), time.time()
+    for number in range(1, 4):
+        dashboard.send(told.ALARM, told.alarm(f"x{number}", "a", now - 60, event="closed", closed=now))
+        dashboard.send(told.RESULT, told.result("a", now))
+        until(lambda: metric(dashboard, "ml_inference_dashboard_results_total") == number)  # noqa: B023 - waited for
+        _, text, _ = dashboard.get("/api/alarms")
+        assert len(json.loads(text)["alarms"]) == number
+
+
 def test_a_wrong_configuration_ends_it_with_1_at_the_start_and_changes_nothing_later(start: Start) -> None:
     refused = start(wait=False, ListenAddress="0.0.0.0")
     assert refused.process is not None

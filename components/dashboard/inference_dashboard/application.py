@@ -190,7 +190,7 @@ class Application:
                 settings,
                 line=self._line,
                 live=self._live,
-                ask=self._ask,
+                ask=self._ask_as_it_is_now,
                 exposition=self._exposition,
                 clock=self._clock,
             )
@@ -287,6 +287,12 @@ class Application:
             if self._history_problem is not None:
                 logger.info("the history can be written again")
             self._history_problem = None
+
+    async def _ask_as_it_is_now(self, question: Callable[[History], Any]) -> Any:
+        """Ask with every alarm that is known: a browser that asks once must not miss one that waits to be written."""
+        if self._line.dirty_alarms:
+            await self._save()
+        return await self._ask(question)
 
     async def _ask(self, question: Callable[[History], Any]) -> Any:
         history = self._history

@@ -96,7 +96,7 @@ export class AlarmList {
     const open = this.signature();
     if (open === this.open) return;
     this.open = open;
-    // The history has it a moment later.
+    // Several changes in a row are one load.
     clearTimeout(this.soon);
     this.soon = setTimeout(() => this.load(), 2500);
   }
