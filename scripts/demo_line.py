@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import yaml
 
 from greengrass_sandbox import BackgroundNucleus
 from inference_bridge.mapping import MappingError, load_mapping
+from ml_inference.workbench.commands.demo import DemoError, only_one
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".sandbox" / "line"
@@ -36,10 +36,6 @@ REPORT_SECONDS = 5.0
 OWN_SMOOTHING_SECONDS = 60
 VALUES = 24
 """Of the PLC: four machines with six sensors."""
-
-
-class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
 
 
 class Books:
@@ -58,7 +54,7 @@ class Books:
             message = json.loads(payload)
             if topic == "ml/inference/bridge/health":
                 self.health = message
-                self.problem()
+                self._say_problems()
             elif topic == "ml/inference/health" and "counters" in message:
                 self.inference = message
             elif topic == "ml/inference/alarm":
@@ -94,7 +90,7 @@ class Books:
         waiting = self.health["readings"]["waiting"] or self.health["values"]["waiting"]
         return everything and not waiting and self.scored == self.readings
 
-    def problem(self) -> None:
+    def _say_problems(self) -> None:
         """Print what keeps the bridge from a source, when that is new."""
         told = {name: source.get("problem") for name, source in self.health.get("sources", {}).items()}
         for name, problem in told.items():
@@ -118,7 +114,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_alone())
+            stack.enter_context(only_one(FOLDER, FOLDER.parent / "line.lock"))
             mapping = _checked(arguments.mapping) if arguments.mapping else None
             shutil.rmtree(FOLDER, ignore_errors=True)
             FOLDER.mkdir(parents=True)
@@ -129,18 +125,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("make demo-line: ended before it had an account to give", file=sys.stderr)
     return 1
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Two demos in one checkout would use the same folder."""
-    FOLDER.parent.mkdir(parents=True, exist_ok=True)
-    with (FOLDER.parent / "line.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DemoError(f"a demo already runs in this checkout ({FOLDER}): end it first") from None
-        yield
 
 
 def _checked(path: Path) -> str:

@@ -16,6 +16,8 @@ RULE = (
     "or a number of seconds, milliseconds, microseconds or nanoseconds since 1970"
 )
 
+TIME_KEYS = ("timestamp", "sDateTime", "timeInSeconds")
+"""What a message may bring as its time; of several the first one holds."""
 MILLISECONDS = 1e11
 """A number below it is in seconds (until the year 5138). From it on, numbers are finer: the same limit in milliseconds is in
 March 1973, and so for each finer unit."""

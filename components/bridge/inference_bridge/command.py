@@ -84,7 +84,7 @@ def _try(mapping: Mapping, arguments: argparse.Namespace) -> int:
     timeless = mapping.assemble.model_copy(update={"future_seconds": math.inf})
     intake = Intake(mapping.model_copy(update={"assemble": timeless}), max_machines=10_000)
     extract = intake.message(source.name, topic, payload)
-    readings = intake.flush()
+    readings = intake.close()
     for reading in readings:
         print(json.dumps(reading, ensure_ascii=False, indent=2))
     problems = _problems(mapping, extract, readings, topic)

@@ -130,11 +130,6 @@ class Intake:
         with self.lock:
             return self._assembler.due(self._monotonic(), self._wall())
 
-    def flush(self) -> list[dict[str, Any]]:
-        """All readings of which something waits."""
-        with self.lock:
-            return self._assembler.flush(self._monotonic(), self._wall())
-
     def close(self) -> list[dict[str, Any]]:
         """Take nothing any more, whoever still calls; the readings of which something waited."""
         with self.lock:

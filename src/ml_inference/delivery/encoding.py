@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -65,6 +66,7 @@ def shorten(item: JsonObject, limit: int) -> JsonObject:
     return {key: item[key] for key in kept if key in item} | {"error": [error.as_message()]}
 
 
+@lru_cache(maxsize=10_000)  # a topic for each machine, perhaps
 def payload_limit(topic: str) -> int:
     """Largest payload in bytes that nucleus lite carries on a topic: a long topic takes its share of the frame.
 

@@ -73,7 +73,6 @@ class Router:
         self._tokens = float(ERROR_BURST)
         self._refilled = monotonic()
         self._last_to_cloud: OrderedDict[str, float] = OrderedDict()
-        self._limits: dict[str, int] = {}
         self.errors_suppressed = 0
         self.last_rejection: Rejection | None = None
 
@@ -95,7 +94,7 @@ class Router:
             if outcome.batch and rejection.correlation_id is None:
                 message["correlation_id"] = outcome.correlation_id
             topic = self._topic(self.configuration.error_topic, rejection.equipment_id)
-            messages.append(Message(topic, fit_error(message, self._limit(topic))))
+            messages.append(Message(topic, fit_error(message, payload_limit(topic))))
         return messages
 
     def cloud(self, outcome: Outcome) -> tuple[list[Message], int]:
@@ -119,10 +118,10 @@ class Router:
         local, cloud = [], []
         for event in events:
             topic = self._topic(self.configuration.alarm_topic, event.equipment_id)
-            local.append(Message(topic, _fit_alarm(event.message, self._limit(topic)), alarm=True))
+            local.append(Message(topic, _fit_alarm(event.message, payload_limit(topic)), alarm=True))
             if self.configuration.cloud_alarm_topic:
                 topic = self._topic(self.configuration.cloud_alarm_topic, event.equipment_id)
-                payload = _fit_alarm(event.message | {"thing_name": self._thing_name}, self._limit(topic))
+                payload = _fit_alarm(event.message | {"thing_name": self._thing_name}, payload_limit(topic))
                 cloud.append(Message(topic, payload, alarm=True, id=f"{event.id}-{event.message['sequence']}"))
         return local, cloud
 
@@ -130,7 +129,7 @@ class Router:
         """The reply to a request about alarms."""
         topic = f"{self.configuration.control_topic}/reply"
         payload = dump(reply)
-        if len(payload) > self._limit(topic):
+        if len(payload) > payload_limit(topic):
             short = {key: reply[key] for key in ("correlation_id", "action") if key in reply}
             payload = dump(short | {"ok": False, "error": "the reply is larger than a message may be"})
         return Message(topic, payload)
@@ -142,7 +141,7 @@ class Router:
         topic = self._topic(self.configuration.cloud_health_topic, "")
         identifier = self._message_id()
         payload = dump(message | {"id": identifier})
-        if len(payload) > self._limit(topic):
+        if len(payload) > payload_limit(topic):
             payload = dump(message | {"id": identifier, "problems": dict.fromkeys(message["problems"], "")})
         return Message(topic, payload, id=identifier)
 
@@ -158,7 +157,7 @@ class Router:
         """The message for the health topic."""
         topic = self._topic(self.configuration.health_topic, "")
         payload = dump(message)
-        if len(payload) > self._limit(topic):
+        if len(payload) > payload_limit(topic):
             payload = dump(message | {"problems": {key: text[:80] for key, text in message["problems"].items()}})
         return Message(topic, payload)
 
@@ -175,7 +174,7 @@ class Router:
             group, summary = _summarised(items_of_topic)
             envelope: JsonObject = {"results": [], "correlation_id": outcome.correlation_id} | summary | extra
             # An id and a sequence are some 30 bytes each.
-            parts = split([_as_item(item) for item in group], envelope, self._limit(topic) - 75 * to_cloud)
+            parts = split([_as_item(item) for item in group], envelope, payload_limit(topic) - 75 * to_cloud)
             start = 0
             for message in parts:
                 end = start + len(message["results"])
@@ -195,17 +194,9 @@ class Router:
         # A model with alarms says by them what must not be lost.
         alarm = any(result.abnormal and not result.has_alarms for result in results)
         payload = dump(message)
-        if len(payload) > self._limit(topic):
-            payload = dump(shorten(message, self._limit(topic)))
+        if len(payload) > payload_limit(topic):
+            payload = dump(shorten(message, payload_limit(topic)))
         return Message(topic, payload, weight=len(results), alarm=alarm, id=identifier)
-
-    def _limit(self, topic: str) -> int:
-        limit = self._limits.get(topic)
-        if limit is None:
-            if len(self._limits) >= MAX_MACHINES:
-                self._limits.clear()
-            limit = self._limits[topic] = payload_limit(topic)
-        return limit
 
     def _topic(self, template: str, equipment_id: str) -> str:
         return render_topic(template, thing_name=self._thing_name, equipment_id=equipment_id)

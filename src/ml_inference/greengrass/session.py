@@ -310,7 +310,7 @@ class Session:
             ipc.SubscribeToConfigurationUpdateRequest(key_path=[]),
         )
 
-    def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> Callable[[], None]:
+    def watch_configuration_checks(self, on_check: Callable[[str, dict[str, Any]], None]) -> Callable[[], object]:
         """Be asked whether a deployment's configuration is valid. Classic only.
 
         Args:
@@ -334,11 +334,8 @@ class Session:
             _Events("be asked about configuration changes", event),
             ipc.SubscribeToValidateConfigurationUpdatesRequest(),
         )
-
-        def end() -> None:
-            operation.close()
-
-        return end
+        close: Callable[[], object] = operation.close
+        return close
 
     def answer_configuration_check(self, deployment_id: str, problem: str | None) -> None:
         """Accept a proposed configuration, or refuse it with the problem, which fails its deployment."""

@@ -23,8 +23,7 @@ from ml_inference.model.manifest import (
 )
 
 VERIFY_SECONDS = 120.0
-"""Of the processor; it takes some seconds of it."""
-"""Importing numpy and XGBoost from a slow card takes a gateway tens of seconds; the checks themselves take few."""
+"""Of the processor. Importing numpy and XGBoost from a slow card takes a gateway tens of seconds; the checks themselves take few."""
 
 _BASE_BYTES = 512 * MEBIBYTE
 """XGBoost, numpy and pydantic map 150 MiB; a manifest of 16 MB takes some 200 more."""

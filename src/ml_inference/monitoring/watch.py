@@ -19,11 +19,8 @@ from ml_inference.model.manifest import Manifest
 from ml_inference.monitoring.alarms import (
     DRIFT,
     EQUIPMENT,
-    LARGEST,
-    MAX_WEIGHT,
     SENSOR,
     SILENCE,
-    SMALLEST,
     UPDATED,
     Alarm,
     AlarmBook,
@@ -32,14 +29,13 @@ from ml_inference.monitoring.alarms import (
     Rules,
     log_odds,
     probability,
+    weight,
 )
-from ml_inference.monitoring.consistency import SAMPLE_SECONDS, ConsistencyWatch, Course
+from ml_inference.monitoring.consistency import ConsistencyWatch, Course
 from ml_inference.monitoring.machines import Machine, Machines
-from ml_inference.monitoring.normal import SAMPLE_SECONDS as NORMAL_SECONDS
 from ml_inference.monitoring.normal import Normal
 from ml_inference.monitoring.sensors import INCONSISTENT, SensorState, SensorWatch
 from ml_inference.monitoring.shift import CLOSE_SHARE, Deviation, Means, ShiftWatch
-from ml_inference.monitoring.shift import SAMPLE_SECONDS as MEAN_SECONDS
 from ml_inference.monitoring.silence import SWEEP_SECONDS, Habit, silent
 from ml_inference.monitoring.standstill import Standstill
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
@@ -323,7 +319,7 @@ class Watch:
 
     # A reading, before it is scored.
 
-    def observe(  # noqa: C901, PLR0912 - once for each reading, step by step in the order that matters
+    def observe(  # noqa: C901 - once for each reading, step by step in the order that matters
         self,
         equipment_id: str,
         seconds: float,
@@ -376,17 +372,12 @@ class Watch:
                     self._sensor_changed(machine, change.column, change.reason, seconds)
                 begins_anew = any(change.reason is not None for change in changes)
             if detectors.consistency.active and valid:
-                if course is not None and state.faulty is None and seconds - course.sampled < SAMPLE_SECONDS:
-                    suspicious = suspicious or course.suspect >= 0
-                else:
-                    disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
-                    suspicious |= disagrees
-                    begins_anew |= found
+                disagrees, found = self._look_at_course(machine, state, seconds, values, off=bool(off))
+                suspicious |= disagrees
+                begins_anew |= found
         seen = self._seen(machine, seconds, step, values, off=off, quiet=quiet, suspicious=suspicious, anew=begins_anew)
-        if machine.known and valid and detectors.shift.active:
-            means = machine.means
-            if (means is None or not seconds - means.sampled < MEAN_SECONDS) and seen.learns:
-                self._compare(machine, seconds, seen.values)
+        if machine.known and valid and detectors.shift.active and seen.learns:
+            self._compare(machine, seconds, seen.values)
         return seen
 
     def _look_at_course(
@@ -539,7 +530,7 @@ class Watch:
 
     # A reading, after it was scored.
 
-    def judge(  # noqa: C901, PLR0912 - the one place where an alarm opens, goes on and closes
+    def judge(  # noqa: C901 - the one place where an alarm opens, goes on and closes
         self, seen: Seen, score: float, explain: Callable[[], Sequence[float] | None]
     ) -> Verdict:
         """What a score means for the machine's alarm.
@@ -560,20 +551,16 @@ class Watch:
         first = machine.odds != machine.odds  # NaN
         changed = False
         if seen.step is not None and not seen.off and not seen.quiet and not seen.suspicious:
-            odds = math.log(score / (1.0 - score)) if SMALLEST < score < LARGEST else log_odds(score)
+            odds = log_odds(score)
             if first:
                 # The first reading alone never opens an alarm.
                 machine.odds = min(odds, rules.closes)
             else:
-                # As `weight` says; a call would cost more than it does.
-                share = -math.expm1(-seen.step / rules.smoothing_seconds)
-                machine.odds += min(share, MAX_WEIGHT) * (odds - machine.odds)
+                machine.odds += weight(seen.step, rules.smoothing_seconds) * (odds - machine.odds)
             near = alarm is not None or machine.odds >= rules.opens - NEAR
-            own = machine.own
-            if own is None:
-                own = machine.own = Normal(len(self._detectors.names))
-            if not seen.seconds - own.sampled < NORMAL_SECONDS:
-                own.add(seen.seconds, seen.values, learn=not near)
+            if machine.own is None:
+                machine.own = Normal(len(self._detectors.names))
+            machine.own.add(seen.seconds, seen.values, learn=not near)
             if near and seen.seconds - machine.explained_at >= REASON_SECONDS:
                 self._gather(machine, seen, explain, alarm)
             elif not near:

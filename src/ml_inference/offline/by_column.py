@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ml_inference.delivery.encoding import dump
 from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature, Manifest, ModelError
+from ml_inference.model.scorer import FEW
 from ml_inference.monitoring.states import ABNORMAL, NORMAL
 from ml_inference.offline.cells import numbers_of
 from ml_inference.offline.chunks import Chunk, Column, Dialect
@@ -24,16 +25,12 @@ from ml_inference.offline.time_column import uniform_moments
 from ml_inference.scoring.outcomes import Result
 from ml_inference.scoring.pipeline import Pipeline
 from ml_inference.scoring.readings import MAX_IDENTIFIER_CHARACTERS
-from ml_inference.times import parse_timestamp
+from ml_inference.times import TIME_KEYS, parse_timestamp
 
 Bools = npt.NDArray[np.bool_]
 
-_TIMES = ("timestamp", "sDateTime", "timeInSeconds")
-"""What a message may bring as its time, the first one first."""
 _WISHES = ("explain", "held", "correlation_id")
 _FIRST = np.datetime64("0001-01-01")
-_FEW = 8
-"""Fewer rows are scored in another way, whose last digit may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class ColumnScorer:
     @staticmethod
     def can(manifest: Manifest) -> bool:
         """Whether a model judges single readings of nothing but numbers, under names that are not the message's own."""
-        own = {*_TIMES, *_WISHES}
+        own = {*TIME_KEYS, *_WISHES}
         return not manifest.needs_format_2 and not any(
             feature.categories or feature.name in own for feature in manifest.features
         )
@@ -75,7 +72,8 @@ class ColumnScorer:
     def score(self, chunk: Chunk) -> Scored | None:
         """Score a piece; None if it has columns that make each row a case of its own."""
         count = len(chunk.lines)
-        if count <= _FEW or any(name in chunk.columns for name in _WISHES):
+        # So few are scored in another way, whose last digit may differ.
+        if count <= FEW or any(name in chunk.columns for name in _WISHES):
             return None
         if any(feature.name not in chunk.columns for feature in self._features):
             return None
@@ -88,7 +86,7 @@ class ColumnScorer:
             valid &= self._take(chunk, feature, values[:, column])
         rows = np.flatnonzero(valid)
         lines: list[bytes | None] = [None] * count
-        if len(rows) <= _FEW:
+        if len(rows) <= FEW:
             return Scored(lines, 0)
         return Scored(lines, self._fill(lines, rows, values[rows], machines, moments))
 
@@ -165,7 +163,7 @@ class ColumnScorer:
 
     def _moments(self, chunk: Chunk) -> Sequence[str] | None:
         """The times as results carry them; None where they are not all written alike."""
-        name = next((name for name in _TIMES if name in chunk.columns), None)
+        name = next((name for name in TIME_KEYS if name in chunk.columns), None)
         if name is None:
             return [parse_timestamp(self._pipeline.now())] * len(chunk.lines)
         moments = uniform_moments(list(chunk.columns[name]), self._zone)

@@ -22,10 +22,11 @@ from ml_inference.offline.csv_rows import csv_chunks
 from ml_inference.offline.files import PARQUET, head_of, is_json_lines, reading
 from ml_inference.offline.json_rows import json_chunks, json_lines
 from ml_inference.offline.parquet_rows import parquet_chunks
+from ml_inference.times import TIME_KEYS
 
 CHUNK_ROWS = 20_000
 
-TEXT_COLUMNS = frozenset({"equipment_id", "correlation_id", "timestamp", "sDateTime", "timeInSeconds"})
+TEXT_COLUMNS = frozenset({"equipment_id", "correlation_id", *TIME_KEYS})
 """Columns whose cells stay text: a machine called 007 is not the number 7, and a time has its own rules."""
 
 

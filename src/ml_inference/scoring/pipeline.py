@@ -393,9 +393,7 @@ class Pipeline:
                 return _Waiting(item, arrival.time, seconds, arrival.believes(seconds), index)
             seen = watch.observe(item.equipment_id, seconds, item.values, clock=arrival.seconds, held=item.held)
             counts = arrival.believes(seconds) and seen.in_operation
-            return _Waiting(
-                item, arrival.time, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
-            )
+            return _Waiting(item, arrival.time, seconds, counts, index, seen, self._unlearned(seen))
         if watch is None or not watch.watches_sensors:
             return item
         raw = self._decoder.raw(item)
@@ -411,13 +409,11 @@ class Pipeline:
                 self._history.forget(item.equipment_id, self._unlearned(seen))
             return item
         counts = arrival.believes(seconds) and seen.in_operation
-        return _Waiting(
-            reading, arrival.time, seconds, counts, index, seen, self._unlearned(seen) if seen.begins_anew else ()
-        )
+        return _Waiting(reading, arrival.time, seconds, counts, index, seen, self._unlearned(seen))
 
     def _unlearned(self, seen: Seen) -> tuple[str, ...]:
         """Features whose past is to be forgotten: what a sensor said until it was found faulty is no part of it."""
-        if self._history is None or self._watch is None:
+        if not seen.begins_anew or self._history is None or self._watch is None:
             return ()
         names = self._model.manifest.feature_names
         return tuple(names[column] for column in self._watch.faulty(seen.machine.equipment_id))

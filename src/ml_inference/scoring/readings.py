@@ -29,7 +29,7 @@ from pydantic_core import PydanticCustomError, from_json
 from ml_inference.limits import MAX_FLOAT32
 from ml_inference.model.manifest import Feature
 from ml_inference.scoring.outcomes import MAX_ERRORS, CorrelationId, FieldError, Rejection
-from ml_inference.times import TimeError, parse_timestamp
+from ml_inference.times import TIME_KEYS, TimeError, parse_timestamp
 from ml_inference.wire import MAX_RECEIVED_CHARACTERS
 
 MAX_MESSAGE_BYTES = 1024 * 1024
@@ -360,7 +360,7 @@ class ReadingDecoder:
         if document is None:
             return None
         timestamp = None
-        for key in ("timestamp", "sDateTime", "timeInSeconds"):
+        for key in TIME_KEYS:
             if timestamp is None:
                 with suppress(TimeError):
                     timestamp = None if (value := document.get(key)) is None else parse_timestamp(value, self._zone)

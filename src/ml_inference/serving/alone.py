@@ -38,17 +38,11 @@ def be_alone(
         monotonic: Seconds of a clock that never goes back.
     """
     until = monotonic() + wait
+    waiting = False
     try:
         # Left open: the lock ends with the process, however that ends. Children do not inherit it.
         descriptor = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        logger.warning("cannot find out whether another process is at work here: %s", error)
-        return
-    waiting = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _lock(descriptor):
             if monotonic() >= until:
                 logger.warning("another process is still at work in %s; going on beside it", directory)
                 return
@@ -56,8 +50,14 @@ def be_alone(
                 logger.info("waiting for the process before to end")
             waiting = True
             sleep(LOOK_SECONDS)
-        except OSError as error:  # a file system without locks
-            logger.warning("cannot find out whether another process is at work here: %s", error)
-            return
-        else:
-            return
+    except OSError as error:  # such as a file system without locks
+        logger.warning("cannot find out whether another process is at work here: %s", error)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock; whether nobody else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -22,7 +22,7 @@ class UpdateGate:
         self._pause = pause
         self._longest = longest
         self._since: float | None = None
-        self._asked: tuple[Session, Callable[[], None]] | None = None
+        self._asked: tuple[Session, Callable[[], object]] | None = None
 
     def be_asked(self, session: Session, on_check: Callable[[str, dict[str, Any]], None], *, wanted: bool) -> None:
         """Have the nucleus ask whether a deployment's configuration is valid, or have it stop that.

@@ -166,9 +166,10 @@ class ModbusPoller(Source):
                 self._absent.setdefault(
                     name, Backoff(time.monotonic, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
                 ).failed()
-                if self.problem != f"{error}":
-                    logger.warning("%s: %s", self.name, error)
-                self.problem = f"{error}"
+                problem = str(error)
+                if self.problem != problem:
+                    logger.warning("%s: %s", self.name, problem)
+                self.problem = problem
             else:
                 answered += 1
                 if self._absent.pop(name, None) is not None and not self._absent:
@@ -198,10 +199,10 @@ class ModbusPoller(Source):
                     )
                     waiting = single + waiting
                     continue
-                problem = f"{error}"
+                problem = str(error)
             except _AbsentError as error:
                 for each in (block, *waiting):
-                    self._hand_on(name, each, [], f"{error}")
+                    self._hand_on(name, each, [], str(error))
                 raise
             self._hand_on(name, block, words, problem)
 

@@ -68,10 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seconds is not None and arguments.seconds <= 0:
         arguments.seconds = None
     console = Console()
+    folder = root / ".sandbox"
+    # Where `scripts/demo.py` gives the environment, it has seen to that already.
+    alone = contextlib.nullcontext() if arguments.environment else only_one(folder, folder / "demo.lock")
     try:
         with (
             _terminated_like_interrupted(),
-            _only_one(root, arguments.environment),
+            alone,
             Sandbox(root, arguments.profile, arguments.machines, arguments.environment) as sandbox,
         ):
             books = Books(simulator=sandbox.simulator, dashboard=sandbox.dashboard)
@@ -401,25 +404,21 @@ def _share(environment: Path, root: Path, build: Path, work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(root: Path, environment: Path | None) -> Iterator[None]:
-    """Keep a second demo out of the checkout: both would use the same folders.
+def only_one(folder: Path, lock: Path) -> Iterator[None]:
+    """Keep a second demo out of a folder.
 
     Args:
-        root: The checkout.
-        environment: Given by `scripts/demo.py`, which has seen to it already.
+        folder: What both would use.
+        lock: A file that is locked for as long as the demo runs.
 
     Raises:
-        DemoError: There is one.
+        DemoError: There is one, or the lock cannot be made.
     """
-    if environment is not None:
-        yield
-        return
-    folder = root / ".sandbox"
     try:
-        folder.mkdir(exist_ok=True)
-        file = (folder / "demo.lock").open("a")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
     except OSError as error:
-        raise DemoError(f"cannot use {folder}: {error.strerror}") from error
+        raise DemoError(f"cannot use {lock.parent}: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
